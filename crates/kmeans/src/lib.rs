@@ -1,0 +1,44 @@
+//! Grid k-means: k-means defined in integers, so that every machine gives the same answer.
+//!
+//! Rows are points of an integer grid (`|q| < 2^22`), distances are exact integers, sums have no order. A backend may be as
+//! fast and sloppy as it likes as long as it proves which rows it is sure of and settles the others exactly; `reference`
+//! is the definition that all of them are compared with, by equality.
+//!
+//! # Vocabulary
+//! scikit-learn's words, with scikit-learn's meanings.
+//! - `n_clusters`, `n_features`, `n_rows`: counts. `k` and `d` appear in formulas only.
+//! - `label`: the index of the nearest centroid; ties go to the lowest index.
+//! - `inertia`: the sum over rows of the squared distance to the nearest centroid, in grid steps squared unless said otherwise.
+//! - `center_shift`: the sum over centroids of the squared distance they moved in an update.
+//! - `n_iter`: assignment-and-update rounds, the one that finds nothing moves included.
+//! - *block*: up to [`BLOCK_ROWS`] rows, the unit of compute. *Candidate*: one (n_clusters, restart) model being fitted.
+//! - *partial*: the counts and sums that a pass over some rows returns for one candidate; partials add up in any order.
+//! - *row key*: 64 bits of hash of the customer id; with the row itself it orders rows wherever an order is needed.
+
+mod backend;
+mod block;
+mod centroids;
+mod partial;
+
+pub use backend::{Backend, BackendError, BlockLabels};
+pub use block::{Block, BlockError};
+pub use centroids::Centroids;
+pub use partial::Partial;
+
+/// Names the arithmetic of this crate; part of every model hash. Changes whenever any bit of any answer may change.
+pub const ALGORITHM_VERSION: &str = "grid-kmeans-1";
+
+/// Grid values are below this in magnitude, so that a value and a difference of two values are exact in `f32`.
+pub const GRID_LIMIT: i32 = 1 << 22;
+
+/// Rows of a block, at most.
+pub const BLOCK_ROWS: usize = 65_536;
+
+/// Rows that lie interleaved in a block: one cache line of `f32` a feature.
+pub const LANES: usize = 16;
+
+/// Clusters of a model, at most; labels are `u16`.
+pub const MAX_CLUSTERS: usize = 4_096;
+
+/// Features of a model, at most; keeps every squared distance below 2^58.
+pub const MAX_FEATURES: usize = 4_096;
