@@ -1,1 +1,39 @@
-fn main() {}
+//! `clientele`: customer personas from very large retail databases.
+
+mod args;
+mod demo;
+mod doctor;
+mod evidence;
+mod failure;
+mod job;
+mod machine;
+mod progress;
+mod publish;
+mod raw;
+mod retail;
+mod summary;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use args::{Cli, Command};
+
+fn main() -> ExitCode {
+    // Results go to standard output; whatever is logged goes to standard error, warnings unless more is asked for.
+    let filter = EnvFilter::try_from_env("CLIENTELE_LOG").unwrap_or_else(|_| EnvFilter::new("clientele=info,warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+    let done = match Cli::parse().command {
+        Command::Demo(args) => demo::run(&args),
+        Command::Run(args) => retail::run(&args),
+        Command::Init(args) => retail::init(&args),
+        Command::Features(args) => retail::features(&args),
+        Command::Fit(args) => raw::fit(&args),
+        Command::Doctor(args) => doctor::run(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

@@ -1,1 +1,28 @@
-//! data
+//! From Parquet files to blocks of rows on the grid. Knows files, columns and numbers; never clusters.
+//!
+//! The life of a table: [`input::expand`] finds the files, [`manifest::Manifest::plan`] pins them and cuts them into blocks and
+//! shards, [`stats::StatsPlanner`] asks for statistics in rounds and freezes a [`transform::Transform`], and [`ingest`] puts the
+//! rows on the grid. [`store::BlockStore`] keeps them, in memory or spilled; [`run_dir::RunDir`] is where results go.
+//!
+//! Everything that a shard answers is made of integers and order statistics, so neither the order of rows nor the way they are
+//! cut into files, row groups, blocks and shards can change it.
+
+mod column;
+pub mod duplicates;
+mod error;
+pub mod ids;
+pub mod ingest;
+pub mod input;
+pub mod manifest;
+mod positioned;
+pub mod read;
+pub mod run_dir;
+mod schema;
+mod source;
+pub mod stats;
+pub mod store;
+pub mod transform;
+
+pub use error::{BadFile, Change, ColumnCount, DataError, ErrorKind};
+pub use manifest::{BlockId, Columns, Manifest, NullPolicy, ShardId, TableSpec};
+pub use schema::{ColumnType, NotNumeric};

@@ -15,15 +15,31 @@
 //! - *partial*: the counts and sums that a pass over some rows returns for one candidate; partials add up in any order.
 //! - *row key*: 64 bits of hash of the customer id; with the row itself it orders rows wherever an order is needed.
 
+//!
+//! # The life of one fit
+//! [`seeding::Seeding`] asks for races over all rows until it has enough candidate rows; [`seeding::recluster`] turns them into
+//! the start of each candidate; [`lloyd::Candidate`] asks for passes ([`Backend::pass`]), now and then for far rows
+//! ([`relocate::FarthestRows`]), until it stops; [`quality`] compares what came out. All of it is pure: the caller moves the rows.
+
 mod backend;
+mod best_rows;
 mod block;
 mod centroids;
+pub mod cpu;
+pub mod exact;
+pub mod lloyd;
 mod partial;
+pub mod quality;
+pub mod reference;
+pub mod relocate;
+pub mod seeding;
+mod totals;
 
 pub use backend::{Backend, BackendError, BlockLabels};
 pub use block::{Block, BlockError};
 pub use centroids::Centroids;
 pub use partial::Partial;
+pub use totals::Totals;
 
 /// Names the arithmetic of this crate; part of every model hash. Changes whenever any bit of any answer may change.
 pub const ALGORITHM_VERSION: &str = "grid-kmeans-1";
@@ -39,6 +55,9 @@ pub const LANES: usize = 16;
 
 /// Clusters of a model, at most; labels are `u16`.
 pub const MAX_CLUSTERS: usize = 4_096;
+
+/// Rows of a job, at most: keeps `n_rows^2 x n_features x 2^44`, the largest integer of the quality measures, below 2^127.
+pub const MAX_ROWS: u64 = 1 << 35;
 
 /// Features of a model, at most; keeps every squared distance below 2^58.
 pub const MAX_FEATURES: usize = 4_096;

@@ -1,0 +1,222 @@
+//! One fit from a table to a committed run directory, with workers in this process.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, mpsc};
+use std::time::Instant;
+
+use clientele_coordinator::drive::drive;
+use clientele_coordinator::fit::FitSpec;
+use clientele_coordinator::machine::{Machine as Coordinator, Outcome};
+use clientele_coordinator::model::Model;
+use clientele_data::manifest::{Columns, Manifest, NullPolicy, ShardId, TableSpec};
+use clientele_data::DataError;
+use clientele_data::read::{Projection, RawBlock, read_shard};
+use clientele_data::run_dir::RunDir;
+use clientele_data::transform::TransformKind;
+use clientele_features::FitSettings;
+use clientele_personas::Personas;
+use clientele_protocol::{Job as WorkerJob, RunKey, WorkerChannel, WorkerEvent, WorkerId};
+use clientele_worker::{InProcess, Worker, WorkerOptions};
+
+use crate::args::{KRange, ModelArgs, NullsArg, TransformArg};
+use crate::evidence::{Story, evidence};
+use crate::failure::Failure;
+use crate::machine::Machine;
+use crate::progress::Display;
+use crate::publish;
+
+/// What is to be fitted, from what, and how it is told.
+pub struct Job {
+    /// The feature table, pinned.
+    pub planned: Planned,
+    /// The model.
+    pub spec: FitSpec,
+    /// Processors and memory.
+    pub machine: Machine,
+    /// Words.
+    pub story: Story,
+}
+
+/// A pinned table.
+pub struct Planned {
+    /// What is pinned.
+    pub manifest: Arc<Manifest>,
+    /// Seconds it took.
+    pub seconds: f64,
+}
+
+/// Pins `table`.
+///
+/// # Errors
+/// When its files or columns are not what they must be.
+pub fn plan(table: &TableSpec) -> Result<Planned, Failure> {
+    let started = Instant::now();
+    let manifest = Arc::new(Manifest::plan(table)?);
+    Ok(Planned { manifest, seconds: started.elapsed().as_secs_f64() })
+}
+
+/// A committed run.
+pub struct Finished {
+    /// Where it is.
+    pub dir: PathBuf,
+    /// What was published.
+    pub model: Model,
+    /// Described clusters, by rank.
+    pub personas: Personas,
+    /// Seconds by stage, in order.
+    pub seconds: Vec<(&'static str, f64)>,
+    /// Passes over the rows.
+    pub n_passes: u32,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+/// Fits `job` and publishes it in `dir`.
+///
+/// # Errors
+/// Whatever ends the run; then `dir` holds nothing that looks finished.
+pub fn run(job: &Job, dir: RunDir) -> Result<Finished, Failure> {
+    let started = Instant::now();
+    let manifest = &job.planned.manifest;
+    let outcome = fit(job, manifest, &dir)?;
+    for warning in &outcome.fitted.warnings {
+        eprintln!("warning: {warning}");
+    }
+    let publishing = Instant::now();
+    let model = Model::new(&job.spec, &outcome).map_err(|e| Failure::bug("the model is not JSON").because(&e))?;
+    let evidence = evidence(&outcome.fitted, &model, &job.story);
+    let path = dir.path().to_owned();
+    let personas = publish::publish(dir, manifest, &model, &evidence)?;
+    let mut seconds = vec![("plan", job.planned.seconds)];
+    seconds.extend(by_stage(&outcome));
+    seconds.push(("publish", publishing.elapsed().as_secs_f64()));
+    seconds.push(("total", job.planned.seconds + started.elapsed().as_secs_f64()));
+    Ok(Finished {
+        dir: path,
+        model,
+        personas,
+        seconds,
+        n_passes: outcome.n_passes,
+        warnings: outcome.fitted.warnings,
+    })
+}
+
+fn fit(job: &Job, manifest: &Arc<Manifest>, dir: &RunDir) -> Result<Outcome, Failure> {
+    let key = RunKey { run: dir.path().display().to_string(), epoch: 0 };
+    let started = Instant::now();
+    let coordinator = Coordinator::new(key.clone(), job.spec.clone(), manifest.clone(), started.elapsed())?;
+    let worker_job = WorkerJob {
+        key,
+        manifest: manifest.clone(),
+        assignments_dir: dir.path().join("assignments"),
+        work_dir: dir.work_dir().to_owned(),
+    };
+    let (sender, events) = mpsc::channel::<(WorkerId, WorkerEvent)>();
+    let mut workers: BTreeMap<WorkerId, Box<dyn WorkerChannel>> = BTreeMap::new();
+    for nth in 0..job.machine.n_workers {
+        let options = WorkerOptions {
+            engine: job.machine.engine.clone(),
+            n_threads: share(job.machine.n_threads, job.machine.n_workers, nth),
+            memory_bytes: job.machine.memory_bytes / u64::from(job.machine.n_workers),
+        };
+        let worker = Worker::new(worker_job.clone(), &options)?;
+        workers.insert(WorkerId(nth), Box::new(InProcess::start(worker, WorkerId(nth), sender.clone())));
+    }
+    drop(sender);
+    let mut display = Display::new();
+    Ok(drive(coordinator, &workers, &events, started, &mut |progress| display.show(progress))?)
+}
+
+/// Threads of worker `nth` when `n_threads` are dealt out as evenly as possible; at least one.
+fn share(n_threads: usize, n_workers: u32, nth: u32) -> usize {
+    let (n_workers, nth) = (n_workers as usize, nth as usize);
+    (n_threads / n_workers + usize::from(nth < n_threads % n_workers)).max(1)
+}
+
+/// The stages of the summary: statistics, ingest and the search for duplicates are one to the user.
+fn by_stage(outcome: &Outcome) -> Vec<(&'static str, f64)> {
+    ["ingest", "seeding", "passes", "final"]
+        .map(|stage| {
+            let belongs = |name: &str| name == stage || stage == "ingest" && matches!(name, "statistics" | "duplicates");
+            (stage, outcome.seconds.iter().filter(|(name, _)| belongs(name)).map(|(_, seconds)| seconds).sum())
+        })
+        .into()
+}
+
+/// Merges flags over settings of a config over defaults.
+///
+/// # Errors
+/// Settings that are not what their flags take.
+pub fn fit_spec(args: &ModelArgs, settings: &FitSettings) -> Result<(FitSpec, NullPolicy), Failure> {
+    let k = match (args.k, &settings.k) {
+        (Some(k), _) => k,
+        (None, Some(text)) => text.parse::<KRange>().map_err(|why| Failure::usage(format!("`fit.k`: {why}")))?,
+        (None, None) => KRange { min: 2, max: 8 },
+    };
+    let transform = setting(args.transform, "fit.transform", settings.transform.as_deref())?;
+    let nulls = setting(args.nulls, "fit.nulls", settings.nulls.as_deref())?;
+    let spec = FitSpec {
+        k_range: (k.min, k.max),
+        n_restarts: args.restarts.or(settings.restarts).unwrap_or(4),
+        init: None,
+        seed: args.seed.or(settings.seed).unwrap_or(1),
+        transform: match transform {
+            None | Some(TransformArg::Auto) => TransformKind::Auto,
+            Some(TransformArg::Zscore) => TransformKind::Zscore,
+            Some(TransformArg::None) => TransformKind::None,
+        },
+        max_iter: args.max_iter.or(settings.max_iter).unwrap_or(100),
+        tol: args.tol.or(settings.tol).unwrap_or(1e-4),
+    };
+    spec.check()?;
+    let nulls = match nulls {
+        None | Some(NullsArg::Impute) => NullPolicy::Impute,
+        Some(NullsArg::Fail) => NullPolicy::Fail,
+        Some(NullsArg::Drop) => NullPolicy::Drop,
+    };
+    Ok((spec, nulls))
+}
+
+/// A flag, or the word of a config in its place.
+pub fn setting<T: clap::ValueEnum>(flag: Option<T>, key: &str, word: Option<&str>) -> Result<Option<T>, Failure> {
+    match (flag, word) {
+        (Some(flag), _) => Ok(Some(flag)),
+        (None, None) => Ok(None),
+        (None, Some(word)) => T::from_str(word, true).map(Some).map_err(|_| {
+            let valid: Vec<String> =
+                T::value_variants().iter().filter_map(|v| v.to_possible_value()).map(|v| v.get_name().into()).collect();
+            Failure::usage(format!("`{key}` is `{word}`; it must be one of {}", valid.join(", ")))
+        }),
+    }
+}
+
+/// Starting centroids in raw units, one a row, from the columns of `manifest`'s features.
+///
+/// # Errors
+/// As for any table; and when a value is missing.
+pub fn read_init(file: &std::path::Path, features: &[String]) -> Result<Vec<Vec<f64>>, Failure> {
+    let table = TableSpec {
+        inputs: vec![file.display().to_string()],
+        id: None,
+        columns: Columns::Named(features.to_vec()),
+        nulls: NullPolicy::Fail,
+        value: None,
+    };
+    let manifest = Manifest::plan(&table)?;
+    let mut rows = Vec::new();
+    for shard in 0..manifest.n_shards() {
+        read_shard(&manifest, ShardId(shard), &Projection::all(&manifest), &mut |block: &mut RawBlock| {
+            let row = |idx: usize| block.columns.iter().map(|column| column[idx]).collect::<Vec<f64>>();
+            rows.extend((0..block.n_rows).map(row));
+            Ok::<(), DataError>(())
+        })?;
+    }
+    if rows.iter().flatten().any(|value| !value.is_finite()) {
+        return Err(Failure::new(
+            clientele_data::ErrorKind::Input,
+            format!("a starting centroid in `{}` has a value that is no number", file.display()),
+        ));
+    }
+    Ok(rows)
+}

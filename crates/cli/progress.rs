@@ -1,0 +1,96 @@
+//! What a person sees while a run goes on: a bar on a terminal, plain lines otherwise, always on standard error.
+
+use std::collections::HashSet;
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use clientele_coordinator::machine::Progress;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Plain lines come no more often than this within a stage.
+const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// Shows progress until dropped.
+pub struct Display {
+    bar: Option<ProgressBar>,
+    announced: HashSet<&'static str>,
+    last_line: Instant,
+}
+
+impl Display {
+    /// A bar where standard error is a terminal.
+    pub fn new() -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+            let style = ProgressStyle::with_template("{prefix:>10} {bar:24} {pos}/{len} {wide_msg}")
+                .unwrap_or_else(|_| ProgressStyle::default_bar());
+            bar.set_style(style);
+            bar
+        });
+        Self { bar, announced: HashSet::new(), last_line: Instant::now() }
+    }
+
+    /// Shows where the run stands.
+    pub fn show(&mut self, progress: &Progress) {
+        let message = describe(progress);
+        match &self.bar {
+            Some(bar) => {
+                bar.set_length(progress.n_parts as u64);
+                bar.set_position(progress.n_done as u64);
+                bar.set_prefix(progress.stage);
+                bar.set_message(message);
+            }
+            None => {
+                let is_new = self.announced.insert(progress.stage);
+                if is_new || self.last_line.elapsed() >= LINE_EVERY {
+                    self.last_line = Instant::now();
+                    eprintln!("{}: {}/{} {message}", progress.stage, progress.n_done, progress.n_parts);
+                }
+            }
+        }
+    }
+
+    /// Says something between the stages.
+    pub fn note(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => eprintln!("{text}"),
+        }
+    }
+}
+
+impl Drop for Display {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn describe(progress: &Progress) -> String {
+    let mut parts = Vec::new();
+    if progress.stage == "passes" {
+        parts.push(format!("pass {}, {} models", progress.pass, progress.n_live));
+    }
+    if let Some(n_moved) = progress.n_moved.filter(|_| progress.stage == "passes") {
+        parts.push(format!("{n_moved} rows moved"));
+    }
+    if let Some(inertia) = progress.inertia.filter(|_| progress.stage == "passes") {
+        parts.push(format!("inertia {inertia:.6e}"));
+    }
+    let seconds = progress.elapsed.as_secs_f64();
+    if seconds > 0.05 && progress.n_done > 0 {
+        let rows = progress.n_rows as f64 * progress.n_done as f64 / progress.n_parts.max(1) as f64;
+        parts.push(format!("{} rows/s", short(rows / seconds)));
+    }
+    parts.join(", ")
+}
+
+fn short(value: f64) -> String {
+    match value {
+        v if v >= 1e9 => format!("{:.1} G", v / 1e9),
+        v if v >= 1e6 => format!("{:.1} M", v / 1e6),
+        v if v >= 1e3 => format!("{:.0} k", v / 1e3),
+        v => format!("{v:.0}"),
+    }
+}

@@ -1,0 +1,48 @@
+//! The thin shell around the machine: real channels, a real clock.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use clientele_protocol::{WorkerChannel, WorkerEvent, WorkerId};
+
+use crate::FitError;
+use crate::machine::{Action, Event, Machine, Outcome, Progress};
+
+/// Runs `machine` to its end over `workers`, whose events arrive on `events`.
+///
+/// # Errors
+/// Whatever ended the run; [`FitError::NoWorkers`] when no worker is left to talk to.
+pub fn drive(
+    mut machine: Machine,
+    workers: &BTreeMap<WorkerId, Box<dyn WorkerChannel>>,
+    events: &Receiver<(WorkerId, WorkerEvent)>,
+    started: Instant,
+    progress: &mut dyn FnMut(&Progress),
+) -> Result<Outcome, FitError> {
+    loop {
+        let event = match events.recv_timeout(Duration::from_secs(1)) {
+            Ok((worker, event)) => Event::Worker(worker, event),
+            Err(RecvTimeoutError::Timeout) => Event::Tick,
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(FitError::NoWorkers { reason: "every worker has gone".into() });
+            }
+        };
+        let mut pending = vec![event];
+        while let Some(event) = pending.pop() {
+            for action in machine.step(event, started.elapsed()) {
+                match action {
+                    Action::Send(worker, task) => {
+                        if workers[&worker].send(task).is_err() {
+                            let reason = "its channel is closed".into();
+                            pending.push(Event::Worker(worker, WorkerEvent::Lost { reason }));
+                        }
+                    }
+                    Action::Progress(state) => progress(&state),
+                    Action::Finish(outcome) => return Ok(*outcome),
+                    Action::Fail(error) => return Err(error),
+                }
+            }
+        }
+    }
+}

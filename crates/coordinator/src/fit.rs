@@ -1,0 +1,485 @@
+//! The fit as a list of questions: which stage comes next, given the answers so far. Knows nothing of workers or time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use clientele_data::duplicates::Duplicates;
+use clientele_data::ingest::IngestPartial;
+use clientele_data::manifest::Manifest;
+use clientele_data::stats::StatsPlanner;
+use clientele_data::transform::{Transform, TransformKind};
+use clientele_kmeans::lloyd::{Candidate, Step, StopReason, shift_threshold};
+use clientele_kmeans::seeding::{Seeding, recluster};
+use clientele_kmeans::{Centroids, MAX_CLUSTERS, Partial, Totals, quality, relocate};
+use clientele_protocol::{Answer, CandidateId, FinalPartial, RelocateRequest, Stage};
+
+use crate::FitError;
+use crate::model::CandidateSummary;
+
+/// Values in the partials of one pass, at most, over all candidates: what keeps an answer a small message.
+pub const MAX_PASS_VALUES: usize = 1 << 24;
+
+/// What to fit; checked by [`FitSpec::check`].
+#[derive(Debug, Clone)]
+pub struct FitSpec {
+    /// Numbers of clusters to try, smallest and largest.
+    pub k_range: (usize, usize),
+    /// Models a number of clusters.
+    pub n_restarts: u32,
+    /// Starting centroids in raw units, one a row; replaces seeding.
+    pub init: Option<Vec<Vec<f64>>>,
+    /// Decides everything random.
+    pub seed: u64,
+    /// How columns become comparable.
+    pub transform: TransformKind,
+    /// Rounds, at most.
+    pub max_iter: u32,
+    /// Stop when centroids move less than this share of the mean variance.
+    pub tol: f64,
+}
+
+impl FitSpec {
+    /// # Errors
+    /// [`FitError::Usage`] and [`FitError::Limit`], naming what is asked and what is possible.
+    pub fn check(&self) -> Result<(), FitError> {
+        let (low, high) = self.k_range;
+        if low == 0 || low > high {
+            return Err(FitError::Usage(format!("k={low}..{high}: a model has at least one cluster")));
+        }
+        if high > MAX_CLUSTERS {
+            return Err(FitError::Limit(format!("k={high} is above the limit of {MAX_CLUSTERS} clusters")));
+        }
+        if self.n_restarts == 0 || self.max_iter == 0 {
+            return Err(FitError::Usage("restarts and max-iter must be at least 1".into()));
+        }
+        if !(self.tol >= 0.0 && self.tol.is_finite()) {
+            return Err(FitError::Usage(format!("tol={} must be a number of at least 0", self.tol)));
+        }
+        Ok(())
+    }
+
+    fn check_size(&self, n_features: usize) -> Result<(), FitError> {
+        let (low, high) = self.k_range;
+        let n_clusters: usize = (low..=high).sum::<usize>() * self.n_restarts as usize;
+        let n_values = n_clusters * n_features;
+        if n_values > MAX_PASS_VALUES {
+            return Err(FitError::Limit(format!(
+                "{n_clusters} centroids of {n_features} features in one pass are {n_values} values, above the limit of {MAX_PASS_VALUES}; \
+                 try a narrower --k or fewer --restarts"
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Everything that was found out; exact, and free of how it was computed.
+#[derive(Debug)]
+pub struct Fitted {
+    /// Frozen.
+    pub transform: Arc<Transform>,
+    /// What putting the rows on the grid counted.
+    pub ingest: IngestPartial,
+    /// Totals of the rows on the grid.
+    pub totals: Totals,
+    /// The chosen model, without empty clusters.
+    pub centroids: Centroids,
+    /// Its rounds.
+    pub n_iter: u32,
+    /// Why they ended.
+    pub stop_reason: StopReason,
+    /// Everything fitted, by number of clusters and restart.
+    pub candidates: Vec<CandidateSummary>,
+    /// Which of `candidates` was chosen.
+    pub chosen_idx: usize,
+    /// Labels' totals.
+    pub labels: FinalPartial,
+    /// What the user should know, as sentences.
+    pub warnings: Vec<String>,
+}
+
+/// A candidate on its way.
+#[derive(Debug)]
+struct Entry {
+    n_clusters: usize,
+    restart: u32,
+    machine: Candidate,
+    stopped: Option<StopReason>,
+    /// Of the last pass.
+    sizes: Vec<u64>,
+    inertia: i128,
+    /// Whether `sizes` and `inertia` are of the final centroids.
+    settled: bool,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Statistics(Box<StatsPlanner>),
+    Ingest,
+    Duplicates { n_ranges: u32 },
+    Seed(Box<Seeding>),
+    Weigh(Arc<Centroids>),
+    Pass(Vec<CandidateId>),
+    Relocate(Vec<RelocateRequest>),
+    Final { chosen: usize, centroids: Arc<Centroids> },
+}
+
+/// The fit's state.
+#[derive(Debug)]
+pub struct Fit {
+    spec: FitSpec,
+    manifest: Arc<Manifest>,
+    phase: Phase,
+    transform: Option<Arc<Transform>>,
+    ingest: Option<IngestPartial>,
+    /// Of all rows on the grid; from `ingest`.
+    totals: Option<Totals>,
+    entries: BTreeMap<CandidateId, Entry>,
+    warnings: Vec<String>,
+    /// Passes over the rows on behalf of candidates.
+    n_passes: u32,
+    last_moved: Option<u64>,
+}
+
+/// What follows an answer.
+#[derive(Debug)]
+pub enum Next {
+    /// Another stage: [`Fit::stage`].
+    Stage,
+    /// The end.
+    Done(Box<Fitted>),
+}
+
+impl Fit {
+    /// A fit of the rows in `manifest`.
+    ///
+    /// # Errors
+    /// As [`FitSpec::check`]; also when the models are too large for one pass.
+    pub fn new(spec: FitSpec, manifest: Arc<Manifest>) -> Result<Self, FitError> {
+        spec.check()?;
+        spec.check_size(manifest.n_features())?;
+        let planner = StatsPlanner::new(&manifest, spec.transform);
+        Ok(Self {
+            spec,
+            manifest,
+            phase: Phase::Statistics(Box::new(planner)),
+            transform: None,
+            ingest: None,
+            totals: None,
+            entries: BTreeMap::new(),
+            warnings: Vec::new(),
+            n_passes: 0,
+            last_moved: None,
+        })
+    }
+
+    /// The question of the moment, and the number of parts it is asked of.
+    pub fn stage(&self) -> (Stage, u32) {
+        let n_shards = self.manifest.n_shards();
+        let transform = || self.transform.clone().expect("every stage after the statistics has a transform");
+        let stage = match &self.phase {
+            Phase::Statistics(planner) => {
+                Stage::Statistics(planner.request().expect("the statistics stage ends with the last request"))
+            }
+            Phase::Ingest => Stage::Ingest { transform: transform(), fingerprints: self.manifest.has_id() },
+            Phase::Duplicates { n_ranges } => {
+                return (Stage::Duplicates { n_ranges: *n_ranges, n_shards }, *n_ranges);
+            }
+            Phase::Seed(seeding) => Stage::Seed {
+                transform: transform(),
+                round: seeding.request().expect("the seeding stage ends with the last request"),
+            },
+            Phase::Weigh(candidates) => Stage::Weigh { transform: transform(), candidates: candidates.clone() },
+            Phase::Pass(ids) => Stage::Pass {
+                transform: transform(),
+                ids: ids.clone(),
+                centroids: ids.iter().map(|id| self.entries[id].machine.centroids().clone()).collect(),
+            },
+            Phase::Relocate(requests) => Stage::Relocate { transform: transform(), requests: requests.clone() },
+            Phase::Final { centroids, .. } => Stage::Final { transform: transform(), centroids: centroids.clone() },
+        };
+        (stage, n_shards)
+    }
+
+    /// Passes so far, for people.
+    pub fn n_passes(&self) -> u32 {
+        self.n_passes
+    }
+
+    /// Rows that changed cluster in the last pass, over all candidates, if counted.
+    pub fn n_moved(&self) -> Option<u64> {
+        self.last_moved
+    }
+
+    /// Candidates still being fitted.
+    pub fn n_live(&self) -> usize {
+        self.entries.values().filter(|e| e.stopped.is_none()).count()
+    }
+
+    /// The smallest inertia of the last pass, in clustered units squared.
+    pub fn best_inertia(&self) -> Option<f64> {
+        let step = self.transform.as_ref()?.grid_step();
+        let best = self.entries.values().filter(|e| !e.sizes.is_empty()).map(|e| e.inertia).min()?;
+        Some(best as f64 * step * step)
+    }
+
+    /// Takes the merged answer to [`Fit::stage`].
+    ///
+    /// # Errors
+    /// When the data do not allow the fit, or the answer is not one to this stage.
+    pub fn absorb(&mut self, answer: Answer) -> Result<Next, FitError> {
+        let phase = std::mem::replace(&mut self.phase, Phase::Ingest);
+        match (phase, answer) {
+            (Phase::Statistics(planner), Answer::Statistics(partial)) => self.after_statistics(planner, *partial),
+            (Phase::Ingest, Answer::Ingest(partial)) => self.after_ingest(*partial),
+            (Phase::Duplicates { .. }, Answer::Duplicates(found)) => self.after_duplicates(&found),
+            (Phase::Seed(mut seeding), Answer::Seed(race)) => {
+                seeding.absorb(race);
+                self.seed(seeding)
+            }
+            (Phase::Weigh(candidates), Answer::Weigh(weights)) => self.after_weighing(&candidates, &weights),
+            (Phase::Pass(ids), Answer::Pass(partials)) => self.after_pass(&ids, partials),
+            (Phase::Relocate(requests), Answer::Relocate(rows)) => {
+                for (request, rows) in requests.iter().zip(rows) {
+                    let entry = self.entries.get_mut(&request.candidate).expect("asked for a live candidate");
+                    let step = entry.machine.relocate(&rows);
+                    entry.take(step);
+                }
+                self.next_pass()
+            }
+            (Phase::Final { chosen, centroids }, Answer::Final(labels)) => self.finish(chosen, &centroids, *labels),
+            _ => Err(FitError::Bug("an answer is not one to the stage that was asked".into())),
+        }
+    }
+
+    fn after_statistics(
+        &mut self,
+        mut planner: Box<StatsPlanner>,
+        partial: clientele_data::stats::StatsPartial,
+    ) -> Result<Next, FitError> {
+        planner.absorb(partial)?;
+        if planner.request().is_some() {
+            self.phase = Phase::Statistics(planner);
+        } else {
+            let transform = planner.finish()?;
+            self.warnings.extend(transform.warnings().iter().cloned());
+            self.transform = Some(Arc::new(transform));
+            self.phase = Phase::Ingest;
+        }
+        Ok(Next::Stage)
+    }
+
+    fn after_ingest(&mut self, partial: IngestPartial) -> Result<Next, FitError> {
+        if partial.n_rows == 0 {
+            return Err(FitError::Input("no rows are left: every row has a null in some feature".into()));
+        }
+        self.totals = Some(totals(&partial)?);
+        self.ingest = Some(partial);
+        if self.manifest.has_id() {
+            let n_ranges = clientele_data::duplicates::n_ranges(self.manifest.n_rows());
+            self.phase = Phase::Duplicates { n_ranges };
+            return Ok(Next::Stage);
+        }
+        self.start_seeding()
+    }
+
+    fn after_duplicates(&mut self, found: &Duplicates) -> Result<Next, FitError> {
+        if found.n_surplus > 0 {
+            return Err(FitError::Input(format!(
+                "customer ids are not unique: {} surplus rows; hashed examples: {}",
+                found.n_surplus,
+                found.examples.join(", ")
+            )));
+        }
+        self.start_seeding()
+    }
+
+    fn start_seeding(&mut self) -> Result<Next, FitError> {
+        let n_features = self.manifest.n_features();
+        if let Some(init) = &self.spec.init {
+            let transform = self.transform.as_ref().expect("set before seeding");
+            let values = init.iter().flat_map(|row| transform.row_to_grid(row)).collect();
+            let n_clusters = init.len();
+            self.add_candidate(n_clusters, 0, Centroids::new(n_features, values));
+            return self.next_pass();
+        }
+        let (_, k_max) = self.spec.k_range;
+        let k_max = k_max.min(usize::try_from(self.totals().n_rows).unwrap_or(usize::MAX));
+        self.seed(Box::new(Seeding::new(k_max, self.totals(), self.spec.seed)))
+    }
+
+    fn seed(&mut self, seeding: Box<Seeding>) -> Result<Next, FitError> {
+        self.phase = if seeding.request().is_some() {
+            Phase::Seed(seeding)
+        } else {
+            Phase::Weigh(Arc::new(seeding.candidates().clone()))
+        };
+        Ok(Next::Stage)
+    }
+
+    fn after_weighing(&mut self, candidates: &Centroids, weights: &[u64]) -> Result<Next, FitError> {
+        let (low, high) = self.spec.k_range;
+        let n_distinct = candidates.n_clusters();
+        if high > n_distinct {
+            // Seeding ends below k_max candidates only when every row coincides with one of them.
+            self.warnings.push(format!(
+                "there are only {n_distinct} distinct customers in these features, so no model has more than {n_distinct} personas"
+            ));
+        }
+        for n_clusters in low.min(n_distinct)..=high.min(n_distinct) {
+            for restart in 0..self.spec.n_restarts {
+                let initial = recluster(candidates, weights, n_clusters, self.spec.seed, restart);
+                self.add_candidate(n_clusters, restart, initial);
+            }
+        }
+        self.next_pass()
+    }
+
+    fn add_candidate(&mut self, n_clusters: usize, restart: u32, initial: Centroids) {
+        let threshold = shift_threshold(self.spec.tol, self.totals());
+        let id = CandidateId(u32::try_from(self.entries.len()).expect("limited by MAX_PASS_VALUES"));
+        let machine = Candidate::new(initial, threshold, self.spec.max_iter);
+        let entry =
+            Entry { n_clusters, restart, machine, stopped: None, sizes: Vec::new(), inertia: 0, settled: false };
+        self.entries.insert(id, entry);
+    }
+
+    fn after_pass(&mut self, ids: &[CandidateId], partials: Vec<Partial>) -> Result<Next, FitError> {
+        self.n_passes += 1;
+        self.last_moved = partials.iter().map(|p| p.n_moved).sum();
+        let (n_rows, squares) = (self.totals().n_rows, self.totals().squares);
+        let mut requests = Vec::new();
+        for (id, partial) in ids.iter().zip(partials) {
+            if partial.n_rows() != n_rows {
+                return Err(FitError::Bug(format!("a pass saw {} of {n_rows} rows", partial.n_rows())));
+            }
+            let entry = self.entries.get_mut(id).expect("asked for a known candidate");
+            entry.sizes.clone_from(&partial.counts);
+            entry.inertia = clientele_kmeans::lloyd::inertia(squares, &partial, entry.machine.centroids());
+            if entry.stopped.is_some() {
+                entry.settled = true;
+                continue;
+            }
+            let centroids = entry.machine.centroids().clone();
+            match entry.machine.absorb(&partial, squares) {
+                Step::NeedsRows { limit } => {
+                    requests.push(RelocateRequest { candidate: *id, centroids, limit });
+                }
+                step => entry.take(step),
+            }
+        }
+        if requests.is_empty() {
+            return self.next_pass();
+        }
+        self.phase = Phase::Relocate(requests);
+        Ok(Next::Stage)
+    }
+
+    /// Live candidates go on; then those that stopped on the move are measured where they stopped; then one is chosen.
+    fn next_pass(&mut self) -> Result<Next, FitError> {
+        let wanting = |wants: &dyn Fn(&Entry) -> bool| -> Vec<CandidateId> {
+            self.entries.iter().filter(|(_, e)| wants(e)).map(|(id, _)| *id).collect()
+        };
+        let live = wanting(&|e| e.stopped.is_none());
+        let ids = if live.is_empty() { wanting(&|e| !e.settled) } else { live };
+        if !ids.is_empty() {
+            self.phase = Phase::Pass(ids);
+            return Ok(Next::Stage);
+        }
+        self.choose()
+    }
+
+    fn choose(&mut self) -> Result<Next, FitError> {
+        let summaries = self.summaries();
+        let fits: Vec<quality::FitSummary> =
+            summaries.iter().map(|summary| summary.quality(self.totals().n_rows)).collect();
+        let chosen = quality::choose(&fits).ok_or_else(|| FitError::Bug("no candidate was fitted".into()))?;
+        if summaries[chosen].stop_reason == StopReason::MaxIter {
+            self.warnings.push(format!(
+                "the chosen model was still moving after {} rounds; a larger --max-iter may improve it",
+                summaries[chosen].n_iter
+            ));
+        }
+        let entry = self.entries.values().nth(chosen).expect("one summary a candidate");
+        let (centroids, kept) = relocate::drop_empty(entry.machine.centroids(), &entry.sizes);
+        if kept.len() < entry.n_clusters {
+            self.warnings.push(format!(
+                "{} of {} clusters stayed empty and were dropped: there are no more distinct customers to fill them",
+                entry.n_clusters - kept.len(),
+                entry.n_clusters
+            ));
+        }
+        self.phase = Phase::Final { chosen, centroids: Arc::new(centroids) };
+        Ok(Next::Stage)
+    }
+
+    fn summaries(&self) -> Vec<CandidateSummary> {
+        let totals = self.totals();
+        let step = self.transform.as_ref().expect("set before passes").grid_step();
+        self.entries
+            .values()
+            .map(|entry| {
+                let filled = || entry.sizes.iter().copied().filter(|n| *n > 0);
+                let n_clusters = filled().count();
+                CandidateSummary {
+                    n_clusters,
+                    restart: entry.restart,
+                    inertia: entry.inertia as f64 * step * step,
+                    inertia_grid: entry.inertia,
+                    n_iter: entry.machine.n_iter(),
+                    stop_reason: entry.stopped.unwrap_or(StopReason::MaxIter),
+                    smallest_size: filled().min().unwrap_or(0),
+                    calinski_harabasz: quality::calinski_harabasz(totals, entry.inertia, n_clusters),
+                }
+            })
+            .collect()
+    }
+
+    fn finish(&mut self, chosen_idx: usize, centroids: &Centroids, labels: FinalPartial) -> Result<Next, FitError> {
+        let candidates = self.summaries();
+        let summary = &candidates[chosen_idx];
+        // Two roads to one integer: the sum of exact distances, and Q - 2 c.S + N |c|^2.
+        if i128::try_from(labels.inertia) != Ok(summary.inertia_grid) {
+            return Err(FitError::Bug(format!(
+                "the final distances add up to {}, the final pass to {}",
+                labels.inertia, summary.inertia_grid
+            )));
+        }
+        let (n_iter, stop_reason) = (summary.n_iter, summary.stop_reason);
+        Ok(Next::Done(Box::new(Fitted {
+            transform: self.transform.clone().expect("set before passes"),
+            ingest: self.ingest.take().expect("set before passes"),
+            totals: self.totals.take().expect("set before passes"),
+            centroids: centroids.clone(),
+            n_iter,
+            stop_reason,
+            candidates,
+            chosen_idx,
+            labels,
+            warnings: std::mem::take(&mut self.warnings),
+        })))
+    }
+
+    fn totals(&self) -> &Totals {
+        self.totals.as_ref().expect("set before seeding")
+    }
+}
+
+/// What the algorithm needs of the rows on the grid.
+fn totals(partial: &IngestPartial) -> Result<Totals, FitError> {
+    let sum = |sum: &i128| i64::try_from(*sum).map_err(|_| FitError::Limit(format!("too many rows: {}", partial.n_rows)));
+    Ok(Totals {
+        n_rows: partial.n_rows,
+        sums: partial.sums.iter().map(sum).collect::<Result<_, _>>()?,
+        squares: partial.total_squares,
+    })
+}
+
+impl Entry {
+    fn take(&mut self, step: Step) {
+        if let Step::Done(reason) = step {
+            self.stopped = Some(reason);
+            // With no shift the pass that found it was a pass over the final centroids.
+            self.settled = reason == StopReason::Converged;
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Customer ids as bytes that do not depend on the column's type, and their fingerprints.
+
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
+use arrow::datatypes::{
+    DataType, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type,
+    UInt64Type,
+};
+
+/// The first 128 bits of the BLAKE3 of an id's canonical bytes, most significant byte first.
+pub type Fingerprint = u128;
+
+/// The row key that goes with a fingerprint: its first 8 bytes.
+pub fn row_key(fingerprint: Fingerprint) -> u64 {
+    (fingerprint >> 64) as u64
+}
+
+/// What is shown in place of an id that must not be shown: 16 hexadecimal digits.
+pub fn shown(fingerprint: Fingerprint) -> String {
+    format!("{:016x}", row_key(fingerprint))
+}
+
+const INTEGER_TAG: u8 = b'i';
+const TEXT_TAG: u8 = b's';
+const ROW_TAG: u8 = b'r';
+
+/// Ids of consecutive rows.
+#[derive(Debug, Clone)]
+pub struct Ids {
+    array: ArrayRef,
+    is_row_number: bool,
+}
+
+impl Ids {
+    /// `array` is of a type that [`ColumnType::is_id`](crate::ColumnType::is_id).
+    pub(crate) fn from_column(array: ArrayRef) -> Self {
+        Self {
+            array,
+            is_row_number: false,
+        }
+    }
+
+    /// The numbers of `n_rows` rows from `first_row` on, for tables without an id.
+    pub(crate) fn from_row_numbers(first_row: u64, n_rows: usize) -> Self {
+        let numbers = (first_row..).take(n_rows).map(|row| row as i64);
+        Self {
+            array: std::sync::Arc::new(Int64Array::from_iter_values(numbers)),
+            is_row_number: true,
+        }
+    }
+
+    /// The ids in the type of their column; [`DataType::Int64`] row numbers for tables without an id.
+    pub fn array(&self) -> &ArrayRef {
+        &self.array
+    }
+
+    /// Rows.
+    pub fn len(&self) -> usize {
+        self.array.len()
+    }
+
+    /// Whether there are no rows.
+    pub fn is_empty(&self) -> bool {
+        self.array.is_empty()
+    }
+
+    /// Replaces `out` by the canonical bytes of the id in row `row_idx`: a tag, then the number as 16 bytes (two's complement,
+    /// least significant first) or the text as UTF-8. Integers of any width and sign have the bytes of their value, and texts
+    /// of all Arrow types those of their characters.
+    pub fn canonical(&self, row_idx: usize, out: &mut Vec<u8>) {
+        out.clear();
+        let array = self.array.as_ref();
+        let integer = |value: i128, out: &mut Vec<u8>| {
+            out.push(if self.is_row_number { ROW_TAG } else { INTEGER_TAG });
+            out.extend_from_slice(&value.to_le_bytes());
+        };
+        let text = |value: &str, out: &mut Vec<u8>| {
+            out.push(TEXT_TAG);
+            out.extend_from_slice(value.as_bytes());
+        };
+        match array.data_type() {
+            DataType::Int8 => integer(array.as_primitive::<Int8Type>().value(row_idx).into(), out),
+            DataType::Int16 => integer(array.as_primitive::<Int16Type>().value(row_idx).into(), out),
+            DataType::Int32 => integer(array.as_primitive::<Int32Type>().value(row_idx).into(), out),
+            DataType::Int64 => integer(array.as_primitive::<Int64Type>().value(row_idx).into(), out),
+            DataType::UInt8 => integer(array.as_primitive::<UInt8Type>().value(row_idx).into(), out),
+            DataType::UInt16 => integer(array.as_primitive::<UInt16Type>().value(row_idx).into(), out),
+            DataType::UInt32 => integer(array.as_primitive::<UInt32Type>().value(row_idx).into(), out),
+            DataType::UInt64 => integer(array.as_primitive::<UInt64Type>().value(row_idx).into(), out),
+            DataType::LargeUtf8 => text(array.as_string::<i64>().value(row_idx), out),
+            DataType::Utf8View => text(array.as_string_view().value(row_idx), out),
+            _ => text(array.as_string::<i32>().value(row_idx), out),
+        }
+    }
+
+    /// Appends the fingerprint of every row to `out`.
+    pub fn fingerprints(&self, out: &mut Vec<Fingerprint>) {
+        let mut bytes = Vec::new();
+        out.extend((0..self.len()).map(|row_idx| {
+            self.canonical(row_idx, &mut bytes);
+            fingerprint(&bytes)
+        }));
+    }
+}
+
+fn fingerprint(canonical: &[u8]) -> Fingerprint {
+    let hash = blake3::hash(canonical);
+    let (first, _) = hash.as_bytes().split_at(size_of::<Fingerprint>());
+    first.iter().fold(0, |bits, byte| bits << 8 | Fingerprint::from(*byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{
+        Int8Array, LargeStringArray, StringArray, StringViewArray, UInt16Array, UInt64Array,
+    };
+    use std::sync::Arc;
+
+    fn of(array: impl Array + 'static) -> Vec<Fingerprint> {
+        let mut out = Vec::new();
+        Ids::from_column(Arc::new(array)).fingerprints(&mut out);
+        out
+    }
+
+    #[test]
+    fn a_number_is_the_same_customer_in_every_integer_type() {
+        let expected = of(Int64Array::from(vec![0, 7, 100]));
+        assert_eq!(of(Int8Array::from(vec![0, 7, 100])), expected);
+        assert_eq!(of(UInt16Array::from(vec![0, 7, 100])), expected);
+        assert_eq!(of(UInt64Array::from(vec![0, 7, 100])), expected);
+        assert_ne!(of(UInt64Array::from(vec![u64::MAX])), of(Int64Array::from(vec![-1])));
+    }
+
+    #[test]
+    fn a_text_is_the_same_customer_in_every_text_type_and_never_a_number() {
+        let expected = of(StringArray::from(vec!["7", "", "é"]));
+        assert_eq!(of(LargeStringArray::from(vec!["7", "", "é"])), expected);
+        assert_eq!(of(StringViewArray::from(vec!["7", "", "é"])), expected);
+        assert_ne!(of(Int64Array::from(vec![7]))[0], expected[0]);
+    }
+
+    #[test]
+    fn the_key_is_the_beginning_of_the_hash() {
+        let hash = blake3::hash(b"s7");
+        let fingerprint = of(StringArray::from(vec!["7"]))[0];
+        assert_eq!(row_key(fingerprint).to_be_bytes(), hash.as_bytes()[..8]);
+        assert_eq!(shown(fingerprint), hash.to_hex().as_str()[..16]);
+    }
+
+    #[test]
+    fn row_numbers_are_no_ids() {
+        let mut rows = Vec::new();
+        Ids::from_row_numbers(5, 3).fingerprints(&mut rows);
+        assert_eq!(rows.len(), 3);
+        assert_ne!(rows, of(Int64Array::from(vec![5, 6, 7])));
+    }
+}

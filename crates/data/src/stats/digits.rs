@@ -1,0 +1,210 @@
+//! Floats as integers in the same order, cut into digits.
+
+use std::collections::BTreeMap;
+
+/// Widths of the digits, from the top. The first two are together the 35 bits that an `f32` has as an `f64` (sign, 11 of the
+/// exponent, 23 of the mantissa), so that order statistics of `f32` columns are settled in two rounds.
+const DIGIT_BITS: [u32; 4] = [18, 17, 15, 14];
+
+pub(super) const FIRST_DIGIT_BITS: u32 = DIGIT_BITS[0];
+
+/// The bits of `x` as an integer in the order of the floats; both zeros are one. `x` is no NaN.
+#[inline]
+pub(super) fn ordered_bits(x: f64) -> u64 {
+    // Adding zero makes -0 positive and leaves all others.
+    let bits = (x + 0.0).to_bits();
+    let sign = (bits as i64 >> 63) as u64;
+    bits ^ (sign | 1 << 63)
+}
+
+/// The float that [`ordered_bits`] maps to `bits`.
+pub(super) fn from_ordered_bits(bits: u64) -> f64 {
+    let sign = if bits >> 63 == 1 { 1 << 63 } else { u64::MAX };
+    f64::from_bits(bits ^ sign)
+}
+
+/// Asks for the histogram of one digit among the values that share the bits above it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Digit {
+    /// The bits above, right-aligned.
+    prefix: u64,
+    /// How many digits they are.
+    n_above: usize,
+}
+
+impl Digit {
+    /// The topmost digit, of all values.
+    pub(super) const FIRST: Self = Self { prefix: 0, n_above: 0 };
+
+    pub(super) fn is_first(self) -> bool {
+        self.n_above == 0
+    }
+
+    /// The next digit below `value` of this one; `None` below the last.
+    pub(super) fn below(self, value: u32) -> Option<Self> {
+        let n_above = self.n_above + 1;
+        (n_above < DIGIT_BITS.len()).then(|| Self {
+            prefix: self.prefix << self.width() | u64::from(value),
+            n_above,
+        })
+    }
+
+    /// Distinct values it can have, at most.
+    pub(super) fn n_values(self) -> u64 {
+        1 << self.width()
+    }
+
+    fn width(self) -> u32 {
+        DIGIT_BITS[self.n_above]
+    }
+
+    /// Counts the values of `column` that share the prefix; few do, so a map will do.
+    pub(super) fn count(self, column: &[f64], histogram: &mut BTreeMap<u32, Bucket>) {
+        let bits_above: u32 = DIGIT_BITS[..self.n_above].iter().sum();
+        let bits_below = 64 - bits_above - self.width();
+        for x in column {
+            let bits = ordered_bits(*x);
+            if bits >> (64 - bits_above) == self.prefix && !x.is_nan() {
+                let digit = (bits >> bits_below & (self.n_values() - 1)) as u32;
+                histogram.entry(digit).or_default().add(bits);
+            }
+        }
+    }
+}
+
+/// The values that share all digits down to one. When they are all equal, no digit below need be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bucket {
+    /// How many.
+    pub n_values: u64,
+    /// Smallest, in ordered bits.
+    pub min: u64,
+    /// Largest, in ordered bits.
+    pub max: u64,
+}
+
+impl Default for Bucket {
+    fn default() -> Self {
+        Self { n_values: 0, min: u64::MAX, max: 0 }
+    }
+}
+
+impl Bucket {
+    #[inline]
+    pub(super) fn add(&mut self, bits: u64) {
+        self.n_values += 1;
+        self.min = self.min.min(bits);
+        self.max = self.max.max(bits);
+    }
+
+    pub(super) fn merge(&mut self, other: &Self) {
+        self.n_values += other.n_values;
+        self.min = self.min.min(other.min);
+        self.max = self.max.max(other.max);
+    }
+}
+
+/// An order statistic on the way to being known.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum OrderStatistic {
+    /// Among the values that share the digits above `digit`, it is number `rank`, counted from 0, of `n_values`.
+    Open { digit: Digit, rank: u64, n_values: u64 },
+    /// Found.
+    Known(f64),
+}
+
+impl OrderStatistic {
+    /// Value number `rank`, counted from 0 and from below, of `n_values`.
+    pub(super) fn new(rank: u64, n_values: u64) -> Self {
+        Self::Open { digit: Digit::FIRST, rank, n_values }
+    }
+
+    pub(super) fn known(self) -> Option<f64> {
+        match self {
+            Self::Known(value) => Some(value),
+            Self::Open { .. } => None,
+        }
+    }
+
+    /// Follows the rank down into the histogram of its digit.
+    pub(super) fn descend(self, histogram: &BTreeMap<u32, Bucket>) -> Self {
+        let Self::Open { digit, mut rank, .. } = self else {
+            return self;
+        };
+        for (value, bucket) in histogram {
+            if rank >= bucket.n_values {
+                rank -= bucket.n_values;
+                continue;
+            }
+            let single = bucket.min == bucket.max;
+            return match digit.below(*value) {
+                Some(digit) if !single => Self::Open { digit, rank, n_values: bucket.n_values },
+                _ => Self::Known(from_ordered_bits(bucket.min)),
+            };
+        }
+        unreachable!("a rank is below the number of values")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ordered_bits_are_in_the_order_of_the_floats() {
+        let ascending = [
+            f64::NEG_INFINITY, f64::MIN, -2.0, -1.0, -f64::MIN_POSITIVE, -5e-324, 0.0, 5e-324, 1e-3, 1.0, 1.5, f64::MAX,
+            f64::INFINITY,
+        ];
+        assert!(ascending.is_sorted_by_key(|x| ordered_bits(*x)));
+        for x in ascending {
+            assert_eq!(from_ordered_bits(ordered_bits(x)), x);
+        }
+        assert_eq!(ordered_bits(-0.0), ordered_bits(0.0));
+    }
+
+    #[test]
+    fn every_order_statistic_is_that_of_a_sort() {
+        let noise = |i: u64| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20) as f64;
+        let columns: [Vec<f64>; 4] = [
+            (0..500).map(|i| noise(i) - 1e13).collect(),
+            (0..500).map(|i| (noise(i) / 1e10).floor() / 100.0).collect(),
+            // Equal down to the last digit, so that all four rounds are needed.
+            (0..500).map(|i| f64::from_bits(1.0_f64.to_bits() + i * 37 % 501)).collect(),
+            vec![-0.0, 0.0, 0.0, -0.0, 7.0],
+        ];
+        for column in columns {
+            let mut sorted = column.clone();
+            sorted.sort_by(f64::total_cmp);
+            for (rank, expected) in sorted.iter().enumerate() {
+                assert_eq!(find(&column, rank as u64), *expected, "rank {rank}");
+            }
+        }
+    }
+
+    fn find(column: &[f64], rank: u64) -> f64 {
+        let mut statistic = OrderStatistic::new(rank, column.len() as u64);
+        for _ in 0..DIGIT_BITS.len() {
+            let OrderStatistic::Open { digit, .. } = statistic else { break };
+            let mut histogram = BTreeMap::new();
+            match digit.is_first() {
+                true => crate::stats::Scratch::default().count(column, &mut histogram),
+                false => digit.count(column, &mut histogram),
+            }
+            statistic = statistic.descend(&histogram);
+        }
+        statistic.known().expect("known after the last digit")
+    }
+
+    #[test]
+    fn floats_of_32_bits_are_settled_in_two_rounds() {
+        let column: Vec<f64> = (0..10_000_u32).map(|i| f64::from((i as f32 * 0.37).sin())).collect();
+        let mut first = BTreeMap::new();
+        crate::stats::Scratch::default().count(&column, &mut first);
+        let after_one = OrderStatistic::new(7_777, 10_000).descend(&first);
+        let OrderStatistic::Open { digit, .. } = after_one else { panic!("known too early") };
+        let mut second = BTreeMap::new();
+        digit.count(&column, &mut second);
+        assert!(after_one.descend(&second).known().is_some());
+    }
+}

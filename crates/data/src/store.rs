@@ -1,0 +1,337 @@
+//! Blocks on the grid, in memory up to a budget and beyond it in a private file on local disk.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use clientele_kmeans::{Block, LANES};
+
+use crate::DataError;
+use crate::ingest::GridBlock;
+use crate::manifest::BlockId;
+use crate::positioned::{read_exact_at, write_all_at};
+
+/// Keeps blocks for as long as a run lasts; may be shared by many threads.
+///
+/// What does not fit is written once to a file that has no name, so nothing is left behind whatever happens, and read with
+/// positioned reads: a mapped file would count as memory of the process.
+#[derive(Debug)]
+pub struct BlockStore {
+    budget_bytes: usize,
+    spill_dir: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    slots: BTreeMap<BlockId, Slot>,
+    resident_bytes: usize,
+    file: Option<Arc<File>>,
+    /// Bytes of the file that are given away.
+    spilled_bytes: u64,
+}
+
+#[derive(Debug, Clone)]
+enum Slot {
+    Resident(Arc<GridBlock>),
+    Spilled(Spilled),
+}
+
+/// Where a block lies in the file, and its shape.
+#[derive(Debug, Clone)]
+struct Spilled {
+    file: Arc<File>,
+    offset: u64,
+    hash: blake3::Hash,
+    n_rows: usize,
+    n_features: usize,
+    has_values: bool,
+    has_source_rows: bool,
+}
+
+impl BlockStore {
+    /// Keeps up to `budget_bytes` of blocks in memory; the rest goes to a file in `spill_dir`, made when first needed.
+    pub fn new(budget_bytes: usize, spill_dir: &Path) -> Self {
+        let state = Mutex::default();
+        Self { budget_bytes, spill_dir: spill_dir.into(), state }
+    }
+
+    /// Keeps a block, in place of an earlier one of the same id.
+    ///
+    /// # Errors
+    /// [`DataError::DiskFull`] or [`DataError::Io`] when it has to be spilled and cannot be.
+    pub fn insert(&self, id: BlockId, block: GridBlock) -> Result<(), DataError> {
+        let size_bytes = block.size_bytes();
+        {
+            let mut state = self.lock();
+            state.remove(id);
+            if state.resident_bytes + size_bytes <= self.budget_bytes {
+                state.resident_bytes += size_bytes;
+                state.slots.insert(id, Slot::Resident(Arc::new(block)));
+                return Ok(());
+            }
+        }
+        let bytes = encode(&block);
+        let (file, offset) = self.reserve(bytes.len() as u64)?;
+        write_all_at(&file, &bytes, offset)
+            .map_err(|error| DataError::io("spill rows to", &self.spill_dir, error))?;
+        let spilled = Spilled {
+            file,
+            offset,
+            hash: blake3::hash(&bytes),
+            n_rows: block.block.n_rows(),
+            n_features: block.block.n_features(),
+            has_values: block.values.is_some(),
+            has_source_rows: block.source_rows.is_some(),
+        };
+        self.lock().slots.insert(id, Slot::Spilled(spilled));
+        Ok(())
+    }
+
+    /// A block, from memory or disk; a spilled one is read anew each time and lives as long as the answer.
+    ///
+    /// # Errors
+    /// [`DataError::Unknown`] for a block never inserted; [`DataError::SpillDamaged`] when the file holds other bytes than were
+    /// written; [`DataError::Io`].
+    pub fn get(&self, id: BlockId) -> Result<Arc<GridBlock>, DataError> {
+        let slot = self.lock().slots.get(&id).cloned();
+        match slot {
+            Some(Slot::Resident(block)) => Ok(block),
+            Some(Slot::Spilled(spilled)) => spilled.read(id, &self.spill_dir).map(Arc::new),
+            None => Err(DataError::Unknown { what: "block", id: id.0 }),
+        }
+    }
+
+    /// Whether the block is here.
+    pub fn contains(&self, id: BlockId) -> bool {
+        self.lock().slots.contains_key(&id)
+    }
+
+    /// Bytes of blocks in memory.
+    pub fn resident_bytes(&self) -> usize {
+        self.lock().resident_bytes
+    }
+
+    /// Bytes written to disk.
+    pub fn spilled_bytes(&self) -> u64 {
+        self.lock().spilled_bytes
+    }
+
+    fn reserve(&self, n_bytes: u64) -> Result<(Arc<File>, u64), DataError> {
+        let mut state = self.lock();
+        let file = match &state.file {
+            Some(file) => file.clone(),
+            None => {
+                let file = tempfile::tempfile_in(&self.spill_dir)
+                    .map_err(|error| DataError::io("make a spill file in", &self.spill_dir, error))?;
+                state.file.insert(Arc::new(file)).clone()
+            }
+        };
+        let offset = state.spilled_bytes;
+        state.spilled_bytes += n_bytes;
+        Ok((file, offset))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Every change is one assignment or insertion, so a thread that panicked has left nothing half done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn remove(&mut self, id: BlockId) {
+        if let Some(Slot::Resident(block)) = self.slots.remove(&id) {
+            self.resident_bytes -= block.size_bytes();
+        }
+    }
+}
+
+/// Grid values take 23 bits; they are stored as 24: for each [`LANES`] of them the low 16 bits, then the high 8.
+const LANE_BYTES: usize = LANES * 3;
+/// Lanes decoded at a time, so that the bytes are hashed and unpacked while they are in cache: 192 KiB.
+const CHUNK_LANES: usize = 4_096;
+/// Adding 1.5 x 2^23 to a grid value puts it, plus 2^22, into the low 23 bits of the float.
+const LIFT: f32 = 12_582_912.0;
+const LIFTED_HIGH_BITS: u32 = 0x4b00_0000;
+
+fn encode(block: &GridBlock) -> Vec<u8> {
+    let rows = &block.block;
+    let (values, source_rows) = (block.values.as_deref(), block.source_rows.as_deref());
+    let mut bytes = vec![0; rows.tiles().len() / LANES * LANE_BYTES];
+    for (lanes, out) in rows.tiles().chunks_exact(LANES).zip(bytes.chunks_exact_mut(LANE_BYTES)) {
+        let (low, high) = out.split_at_mut(LANES * 2);
+        for ((value, low), high) in lanes.iter().zip(low.chunks_exact_mut(2)).zip(high) {
+            let bits = (value + LIFT).to_bits();
+            low.copy_from_slice(&(bits as u16).to_le_bytes());
+            *high = (bits >> 16) as u8;
+        }
+    }
+    bytes.extend(rows.keys().iter().flat_map(|key| key.to_le_bytes()));
+    bytes.extend(values.unwrap_or_default().iter().flat_map(|value| value.to_le_bytes()));
+    bytes.extend(source_rows.unwrap_or_default().iter().flat_map(|row| row.to_le_bytes()));
+    bytes
+}
+
+#[inline]
+fn decode_lanes(bytes: &[u8], out: &mut [f32]) {
+    for (bytes, lanes) in bytes.chunks_exact(LANE_BYTES).zip(out.chunks_exact_mut(LANES)) {
+        let (low, high) = bytes.split_at(LANES * 2);
+        for ((low, high), value) in low.chunks_exact(2).zip(high).zip(lanes) {
+            let low = u16::from_le_bytes([low[0], low[1]]);
+            let bits = u32::from(low) | u32::from(*high) << 16 | LIFTED_HIGH_BITS;
+            *value = f32::from_bits(bits) - LIFT;
+        }
+    }
+}
+
+impl Spilled {
+    fn read(&self, id: BlockId, spill_dir: &Path) -> Result<GridBlock, DataError> {
+        let mut reader = Reader { spilled: self, offset: self.offset, hasher: blake3::Hasher::new() };
+        let unreadable = |error| DataError::io("read spilled rows from", spill_dir, error);
+        let mut tiles = vec![0.0; self.n_rows.div_ceil(LANES) * LANES * self.n_features];
+        let mut chunk = vec![0; CHUNK_LANES * LANE_BYTES];
+        for lanes in tiles.chunks_mut(CHUNK_LANES * LANES) {
+            let bytes = &mut chunk[..lanes.len() / LANES * LANE_BYTES];
+            reader.fill(bytes).map_err(unreadable)?;
+            decode_lanes(bytes, lanes);
+        }
+        let keys = reader.numbers(true, u64::from_le_bytes).map_err(unreadable)?;
+        let values = reader.numbers(self.has_values, i64::from_le_bytes).map_err(unreadable)?;
+        let source_rows = reader.numbers(self.has_source_rows, u32::from_le_bytes).map_err(unreadable)?;
+        let damaged = DataError::SpillDamaged { block: id };
+        if reader.hasher.finalize() != self.hash {
+            return Err(damaged);
+        }
+        let block = Block::from_tiles(u64::from(id.0), self.n_features, tiles, keys.unwrap_or_default());
+        Ok(GridBlock { block: block.map_err(|_| damaged)?, values, source_rows })
+    }
+}
+
+/// Reads one spilled block from front to back.
+struct Reader<'a> {
+    spilled: &'a Spilled,
+    offset: u64,
+    hasher: blake3::Hasher,
+}
+
+impl Reader<'_> {
+    fn fill(&mut self, bytes: &mut [u8]) -> std::io::Result<()> {
+        read_exact_at(&self.spilled.file, bytes, self.offset)?;
+        self.hasher.update(bytes);
+        self.offset += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// One number a row, if there are any.
+    fn numbers<T, const N: usize>(
+        &mut self,
+        are_there: bool,
+        from_bytes: fn([u8; N]) -> T,
+    ) -> std::io::Result<Option<Vec<T>>> {
+        if !are_there {
+            return Ok(None);
+        }
+        let mut bytes = vec![0; self.spilled.n_rows * N];
+        self.fill(&mut bytes)?;
+        let (numbers, _) = bytes.as_chunks::<N>();
+        Ok(Some(numbers.iter().map(|bytes| from_bytes(*bytes)).collect()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+    use clientele_kmeans::GRID_LIMIT;
+
+    fn block(id: u32, n_rows: usize, has_rest: bool) -> GridBlock {
+        let limit = GRID_LIMIT - 1;
+        let value = |i: usize| match i % 5 {
+            0 => limit,
+            1 => -limit,
+            _ => (i * 7_919 % 65_537) as i32 - 30_000,
+        };
+        let values: Vec<i32> = (0..n_rows * 3).map(value).collect();
+        let keys = (0..n_rows as u64).map(|i| u64::MAX - i * 31).collect();
+        GridBlock {
+            block: Block::from_rows(id.into(), 3, &values, keys).unwrap(),
+            values: has_rest.then(|| (0..n_rows as i64).map(|i| i64::MIN + i).collect()),
+            source_rows: has_rest.then(|| (0..n_rows as u32).map(|i| i * 2).collect()),
+        }
+    }
+
+    fn blocks() -> Vec<GridBlock> {
+        let shapes = [(1, true), (40_000, false), (0, true), (16, true), (17, false)];
+        (0..).zip(shapes).map(|(id, (n_rows, has_rest))| block(id, n_rows, has_rest)).collect()
+    }
+
+    #[test]
+    fn blocks_come_back_the_same_whatever_the_budget() {
+        let folder = tempfile::tempdir().unwrap();
+        let blocks = blocks();
+        for budget_bytes in [0, 500, usize::MAX] {
+            let store = BlockStore::new(budget_bytes, folder.path());
+            for (id, block) in (0..).map(BlockId).zip(&blocks) {
+                store.insert(id, block.clone()).unwrap();
+            }
+            assert!(store.resident_bytes() <= budget_bytes);
+            assert_eq!(store.spilled_bytes() > 0, budget_bytes < usize::MAX);
+            std::thread::scope(|scope| {
+                for _ in 0..3 {
+                    scope.spawn(|| {
+                        for (id, block) in (0..).map(BlockId).zip(&blocks) {
+                            assert_eq!(*store.get(id).unwrap(), *block);
+                        }
+                    });
+                }
+            });
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "the file has no name");
+    }
+
+    #[test]
+    fn a_block_inserted_again_replaces_the_first_and_its_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = BlockStore::new(1 << 20, folder.path());
+        store.insert(BlockId(1), block(1, 100, false)).unwrap();
+        let bytes = store.resident_bytes();
+        store.insert(BlockId(1), block(1, 100, false)).unwrap();
+        assert_eq!(store.resident_bytes(), bytes);
+    }
+
+    #[test]
+    fn one_flipped_bit_on_disk_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = BlockStore::new(0, folder.path());
+        store.insert(BlockId(4), block(4, 100, true)).unwrap();
+        let file = store.lock().file.clone().unwrap();
+        for offset in [0, 101, store.spilled_bytes() - 1] {
+            let mut byte = [0];
+            read_exact_at(&file, &mut byte, offset).unwrap();
+            write_all_at(&file, &[byte[0] ^ 4], offset).unwrap();
+            let refused = store.get(BlockId(4)).unwrap_err();
+            assert!(matches!(refused, DataError::SpillDamaged { block: BlockId(4) }), "{refused}");
+            write_all_at(&file, &byte, offset).unwrap();
+            store.get(BlockId(4)).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_block_that_is_not_there_is_an_error() {
+        let store = BlockStore::new(0, Path::new("."));
+        assert!(matches!(store.get(BlockId(9)), Err(DataError::Unknown { id: 9, .. })));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_disk_is_said_to_be_full() {
+        let store = BlockStore::new(0, Path::new("/tmp"));
+        let full = File::options().read(true).write(true).open("/dev/full").unwrap();
+        store.lock().file = Some(Arc::new(full));
+        let refused = store.insert(BlockId(0), block(0, 10, false)).unwrap_err();
+        assert!(matches!(refused, DataError::DiskFull { .. }), "{refused}");
+        assert_eq!(refused.kind(), ErrorKind::Transient);
+        assert!(!store.contains(BlockId(0)));
+    }
+}

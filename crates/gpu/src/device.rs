@@ -1,0 +1,327 @@
+//! The one thread that owns device and queue, so that nobody else ever waits inside the driver.
+
+use std::cell::Cell;
+use std::fmt::Display;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use clientele_kmeans::BackendError;
+use wgpu::{ErrorFilter, PollType};
+
+use crate::pipeline::answer::Answer;
+use crate::pipeline::assign::{AssignPipeline, Job};
+use crate::{Fault, OpenOptions};
+
+/// A dispatch is cut to a fraction of a second on slow GPUs; software devices on a busy machine need the rest.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Buffers of 4 GiB and more compute wrongly under Metal, and bindings stop at 2^31 - 1 bytes.
+const MAX_BINDING_BYTES: u64 = 512 << 20;
+
+/// The way to the device thread; dropping it ends the thread after the pass in hand.
+#[derive(Debug)]
+pub(crate) struct DeviceThread {
+    requests: Option<Sender<Request>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+enum Request {
+    Pass(Job, Sender<Result<Vec<Answer>, BackendError>>),
+    Arm(Fault),
+}
+
+impl DeviceThread {
+    /// Opens the device and compiles the shaders on a new thread. The error is what the driver said.
+    pub fn spawn(
+        adapter: wgpu::Adapter,
+        options: &OpenOptions,
+        faults_fired: Arc<AtomicU32>,
+    ) -> Result<Self, String> {
+        let (requests, incoming) = mpsc::channel();
+        let (opened, is_open) = mpsc::channel();
+        let options = options.clone();
+        let thread = thread::Builder::new()
+            .name("clientele-gpu".to_owned())
+            .spawn(move || {
+                let outcome = catch_unwind(AssertUnwindSafe(|| {
+                    let gpu = Gpu::open(&adapter, &options, faults_fired)?;
+                    let assign = AssignPipeline::new(&gpu, options.checked_shaders)
+                        .map_err(|error| error.to_string())?;
+                    Ok((gpu, assign))
+                }));
+                match outcome {
+                    Ok(Ok((gpu, assign))) => {
+                        let _ = opened.send(Ok(()));
+                        serve(&gpu, assign, incoming);
+                    }
+                    Ok(Err(reason)) => drop(opened.send(Err(reason))),
+                    Err(_) => drop(opened.send(Err("the driver panicked".to_owned()))),
+                }
+            })
+            .map_err(|error| error.to_string())?;
+        is_open
+            .recv()
+            .unwrap_or_else(|_| Err("the device thread ended".to_owned()))?;
+        Ok(Self {
+            requests: Some(requests),
+            thread: Some(thread),
+        })
+    }
+
+    /// Waits its turn and for the answers, one a candidate.
+    pub fn run(&self, job: Job) -> Result<Vec<Answer>, BackendError> {
+        let (reply, answer) = mpsc::channel();
+        self.send(Request::Pass(job, reply));
+        answer.recv().unwrap_or_else(|_| {
+            Err(BackendError::DeviceLost {
+                reason: "the device thread ended".to_owned(),
+            })
+        })
+    }
+
+    /// From now on, passes meet `fault`.
+    pub fn arm(&self, fault: Fault) {
+        self.send(Request::Arm(fault));
+    }
+
+    fn send(&self, request: Request) {
+        if let Some(requests) = &self.requests {
+            // If the thread is gone, so is the way back in the request, and whoever waits for an answer sees that.
+            let _ = requests.send(request);
+        }
+    }
+}
+
+impl Drop for DeviceThread {
+    fn drop(&mut self) {
+        self.requests = None;
+        if let Some(thread) = self.thread.take() {
+            // It has caught its panics; there is nothing to learn from the result.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn serve(gpu: &Gpu, mut assign: AssignPipeline, incoming: Receiver<Request>) {
+    for request in incoming {
+        match request {
+            Request::Arm(fault) => gpu.armed.set(Some(fault)),
+            Request::Pass(job, reply) => {
+                let answer = gpu.check().and_then(|()| {
+                    // wgpu panics when the driver fails in the middle of a wait.
+                    catch_unwind(AssertUnwindSafe(|| assign.run(gpu, &job)))
+                        .unwrap_or_else(|_| Err(gpu.give_up(&"the driver panicked")))
+                });
+                gpu.count_pass();
+                let _ = reply.send(answer);
+            }
+        }
+    }
+}
+
+/// Device and queue, with every way they fail turned into a [`BackendError`].
+pub(crate) struct Gpu {
+    pub device: wgpu::Device,
+    pub queue: wgpu::Queue,
+    /// Bytes of the largest buffer to bind.
+    pub binding_bytes: u64,
+    health: Arc<Health>,
+    armed: Cell<Option<Fault>>,
+    faults_fired: Arc<AtomicU32>,
+}
+
+impl Gpu {
+    fn open(
+        adapter: &wgpu::Adapter,
+        options: &OpenOptions,
+        faults_fired: Arc<AtomicU32>,
+    ) -> Result<Self, String> {
+        let offered = adapter.limits();
+        let mut required_limits = wgpu::Limits::default().or_worse_values_from(&offered);
+        required_limits.max_storage_buffer_binding_size = offered
+            .max_storage_buffer_binding_size
+            .min(MAX_BINDING_BYTES);
+        required_limits.max_buffer_size = offered.max_buffer_size.min(2 * MAX_BINDING_BYTES);
+        let binding_bytes = required_limits
+            .max_storage_buffer_binding_size
+            .min(required_limits.max_buffer_size)
+            .min(options.binding_limit_bytes.unwrap_or(u64::MAX));
+        let request = adapter.request_device(&wgpu::DeviceDescriptor {
+            label: Some("clientele"),
+            required_limits,
+            ..Default::default()
+        });
+        let (device, queue) = pollster::block_on(request).map_err(|error| error.to_string())?;
+        let health = Arc::new(Health::default());
+        let on_loss = health.clone();
+        device.set_device_lost_callback(move |reason, message| {
+            on_loss.lose(&format!("{reason:?}: {message}"));
+        });
+        let on_error = health.clone();
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            on_error.lose(&error);
+        }));
+        Ok(Self {
+            device,
+            queue,
+            binding_bytes,
+            health,
+            armed: Cell::new(None),
+            faults_fired,
+        })
+    }
+
+    /// An error if the device is known to be lost.
+    pub fn check(&self) -> Result<(), BackendError> {
+        match self.health.loss() {
+            None => Ok(()),
+            Some(reason) => Err(BackendError::DeviceLost { reason }),
+        }
+    }
+
+    /// Declares the device lost, unless it already is for another reason, and says so.
+    pub fn give_up(&self, reason: &dyn Display) -> BackendError {
+        let reason = self.health.lose(reason);
+        BackendError::DeviceLost { reason }
+    }
+
+    /// Runs `work` and takes what wgpu finds wrong with it for its result.
+    pub fn guarded<T>(
+        &self,
+        work: impl FnOnce() -> Result<T, BackendError>,
+    ) -> Result<T, BackendError> {
+        let filters = [
+            ErrorFilter::Internal,
+            ErrorFilter::Validation,
+            ErrorFilter::OutOfMemory,
+        ];
+        let scopes = filters.map(|filter| self.device.push_error_scope(filter));
+        let result = work();
+        let mut found = Vec::new();
+        // The last scope opened is the first to close.
+        for scope in scopes.into_iter().rev() {
+            found.extend(pollster::block_on(scope.pop()));
+        }
+        self.check()?;
+        match (result, found.into_iter().next()) {
+            (result, None) | (result @ Err(_), _) => result,
+            (Ok(_), Some(wgpu::Error::OutOfMemory { source })) => Err(BackendError::OutOfMemory {
+                reason: source.to_string(),
+            }),
+            (Ok(_), Some(error)) => Err(self.give_up(&error)),
+        }
+    }
+
+    /// A new buffer, zeroed; mapped for writing when `is_mapped`.
+    pub fn create_buffer(
+        &self,
+        label: &'static str,
+        n_bytes: u64,
+        usage: wgpu::BufferUsages,
+        is_mapped: bool,
+    ) -> Result<wgpu::Buffer, BackendError> {
+        self.refuse_if_armed(n_bytes)?;
+        self.guarded(|| {
+            Ok(self.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some(label),
+                size: n_bytes,
+                usage,
+                mapped_at_creation: is_mapped,
+            }))
+        })
+    }
+
+    /// A list of commands to fill.
+    pub fn encoder(&self, label: &'static str) -> wgpu::CommandEncoder {
+        self.device
+            .create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some(label) })
+    }
+
+    /// Waits until all submitted work is done. Nothing completes unless somebody waits.
+    pub fn wait(&self) -> Result<(), BackendError> {
+        let waited = self.device.poll(PollType::Wait {
+            submission_index: None,
+            timeout: Some(ANSWER_TIMEOUT),
+        });
+        self.check()?;
+        match waited {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.give_up(&error)),
+        }
+    }
+
+    /// Waits until a buffer is mapped.
+    pub fn wait_for_map(
+        &self,
+        mapped: &Receiver<Result<(), wgpu::BufferAsyncError>>,
+    ) -> Result<(), BackendError> {
+        let mut result = mapped.try_recv();
+        if result == Err(TryRecvError::Empty) {
+            self.wait()?;
+            result = mapped.try_recv();
+        }
+        self.check()?;
+        match result {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(self.give_up(&error)),
+            Err(error) => Err(self.give_up(&error)),
+        }
+    }
+
+    /// The injected loss, between the dispatch and the reading of its results.
+    pub fn lose_device_if_due(&self) {
+        if let Some(Fault::LoseDeviceAfter { passes: 0 }) = self.armed.get() {
+            self.armed.set(None);
+            self.device.destroy();
+            self.faults_fired.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn count_pass(&self) {
+        if let Some(Fault::LoseDeviceAfter { passes }) = self.armed.get() {
+            let passes = passes.saturating_sub(1);
+            self.armed.set(Some(Fault::LoseDeviceAfter { passes }));
+        }
+    }
+
+    /// The injected lack of memory.
+    fn refuse_if_armed(&self, n_bytes: u64) -> Result<(), BackendError> {
+        match self.armed.get() {
+            Some(Fault::RefuseBuffersAbove { n_bytes: limit }) if n_bytes > limit => {
+                self.faults_fired.fetch_add(1, Ordering::Relaxed);
+                Err(BackendError::OutOfMemory {
+                    reason: format!("injected: {n_bytes} bytes asked for, {limit} granted"),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Why the device was lost, if it was; written from driver callbacks.
+#[derive(Default)]
+struct Health {
+    loss: Mutex<Option<String>>,
+}
+
+impl Health {
+    fn loss(&self) -> Option<String> {
+        self.loss
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Keeps the first reason and returns it.
+    fn lose(&self, reason: &dyn Display) -> String {
+        self.loss
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert_with(|| reason.to_string())
+            .clone()
+    }
+}

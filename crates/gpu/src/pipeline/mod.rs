@@ -1,0 +1,6 @@
+//! The host side of each shader, under the shader's name.
+
+pub(crate) mod answer;
+pub(crate) mod assign;
+mod plan;
+mod transfer;

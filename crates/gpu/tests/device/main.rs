@@ -1,0 +1,5 @@
+//! The backend on whatever adapter there is, software ones included.
+
+mod faults;
+mod parity;
+mod problem;

@@ -1,0 +1,159 @@
+//! Centroids as the kernel wants them: distinct, in panels, with their bias and the error bound.
+
+use crate::{Centroids, exact};
+use std::collections::HashMap;
+
+/// Centroids scored together: eight scores of three vectors fill the registers of AVX-512.
+pub(super) const PANEL_WIDTH: usize = 8;
+
+/// The distinct centroids of one candidate, cut into panels of nearly equal width.
+pub(super) struct PackedCentroids {
+    /// Distinct centroids, in order of their first index: the lowest index still wins ties.
+    distinct: Centroids,
+    /// [n_distinct] the index that each has in the candidate.
+    index_of: Vec<u16>,
+    pub(super) panels: Vec<Panel>,
+    /// Largest Euclidean norm, rounded up.
+    max_norm: f64,
+}
+
+/// Up to [`PANEL_WIDTH`] centroids.
+pub(super) struct Panel {
+    /// Position of the first in the distinct list.
+    pub(super) first_idx: usize,
+    /// [width] `|c|^2 / 2`, rounded to `f32`.
+    pub(super) bias: Vec<f32>,
+    /// [n_features x width] values.
+    pub(super) values: Vec<f32>,
+}
+
+impl PackedCentroids {
+    /// Duplicate centroids tie on every row of theirs, and every such row would have to be settled exactly: merged, they cost nothing.
+    pub(super) fn new(centroids: &Centroids) -> Self {
+        let n_clusters = centroids.n_clusters();
+        assert!(
+            (1..=usize::from(u16::MAX) + 1).contains(&n_clusters),
+            "labels are u16 and n_clusters={n_clusters}"
+        );
+        let mut seen = HashMap::with_capacity(n_clusters);
+        let mut values = Vec::with_capacity(centroids.values().len());
+        let mut index_of = Vec::with_capacity(n_clusters);
+        for (idx, row) in (0..=u16::MAX).zip(centroids.rows()) {
+            if seen.insert(row, idx).is_none() {
+                values.extend_from_slice(row);
+                index_of.push(idx);
+            }
+        }
+        let distinct = Centroids::new(centroids.n_features(), values);
+        let origin = vec![0; distinct.n_features()];
+        let squares: Vec<u64> = distinct
+            .rows()
+            .map(|row| exact::squared_distance(row, &origin))
+            .collect();
+        let max_square = squares.iter().copied().max().unwrap_or(0);
+        Self {
+            panels: panels(&distinct, &squares),
+            // Three roundings of 2^-53 each; the factor covers thousands.
+            max_norm: (max_square as f64).sqrt() * (1.0 + 1e-12),
+            distinct,
+            index_of,
+        }
+    }
+
+    /// The index in the candidate of the `idx`-th distinct centroid.
+    pub(super) fn index_of(&self, idx: usize) -> u16 {
+        self.index_of[idx]
+    }
+
+    /// The label of a row that floats could not decide.
+    #[cold]
+    pub(super) fn settle(&self, row: &[i32]) -> u16 {
+        self.index_of(exact::nearest(row, &self.distinct).0.into())
+    }
+
+    /// If the second best score of a row is more than this above the best, the best centroid is the nearest.
+    ///
+    /// The score of centroid c is `|c|^2 / 2 - x.c`, half the squared distance less the `|x|^2 / 2` that all share. Everything that
+    /// enters is an integer below 2^22 and so exact in `f32`, nothing under- or overflows (scores are multiples of 1/2 below 2^57), and
+    /// the only errors are roundings, u = 2^-24 each. The bias is rounded once when it is stored and once with each of the d
+    /// subtractions; a product is rounded at most once by itself (not at all where the multiply-add is fused) and at most d times as
+    /// part of the running score. So each term of the sum carries at most d + 1 factors (1 + delta), and (Higham, *Accuracy and
+    /// Stability*, lemma 3.1) with `gamma_n = n u / (1 - n u)`
+    ///
+    /// ```text
+    /// |score - exact| <= gamma_(d+1) (|c|^2 / 2 + sum_f |x_f c_f|) <= gamma_(d+1) (C^2 / 2 + X C) = E
+    /// ```
+    ///
+    /// by Cauchy and Schwarz, X at least |x| and C at least the norm of every centroid. `gamma_n <= (n + 2) u` while `n (n + 2) u <= 2`,
+    /// and n = d + 1 is at most 4,097: hence `E <= (d + 3) u (X C + C^2 / 2)`. If the computed gap is above 2 E, every other exact score
+    /// is above the best one. The gap itself is a rounded difference, but rounding is monotone: a true gap of at most a bound that is
+    /// an `f32` is never rounded above it. The bound is computed in `f64` and rounded up.
+    pub(super) fn certain_gap(&self, row_norm: f32) -> f32 {
+        let unit = f64::from(f32::EPSILON) / 2.0;
+        let n_roundings = (self.distinct.n_features() + 3) as f64;
+        let size = self.max_norm * (f64::from(row_norm) + self.max_norm / 2.0);
+        let bound = 2.0 * n_roundings * unit * size * (1.0 + 1e-12);
+        (bound as f32).next_up()
+    }
+}
+
+fn panels(distinct: &Centroids, squares: &[u64]) -> Vec<Panel> {
+    let n_distinct = distinct.n_clusters();
+    let n_panels = n_distinct.div_ceil(PANEL_WIDTH);
+    (0..n_panels)
+        .map(|panel_idx| {
+            // Widths that differ by one at most: a narrow remainder would leave the multipliers waiting.
+            let members =
+                panel_idx * n_distinct / n_panels..(panel_idx + 1) * n_distinct / n_panels;
+            let values = (0..distinct.n_features())
+                .flat_map(|feature_idx| {
+                    members
+                        .clone()
+                        .map(move |idx| distinct.row(idx)[feature_idx] as f32)
+                })
+                .collect();
+            Panel {
+                first_idx: members.start,
+                // One rounding: an integer below 2^58 to `f32`; halving is exact.
+                bias: squares[members]
+                    .iter()
+                    .map(|&square| square as f32 / 2.0)
+                    .collect(),
+                values,
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn duplicates_are_merged_and_keep_the_lowest_index() {
+        let packed = PackedCentroids::new(&Centroids::new(1, vec![5, 5, -1, 5, -1, 3]));
+        assert_eq!(packed.index_of, [0, 2, 5]);
+        assert_eq!(packed.settle(&[3]), 5);
+        assert_eq!(packed.settle(&[4]), 0);
+    }
+
+    #[test]
+    fn panels_are_of_nearly_equal_width() {
+        for (n_clusters, widths) in [
+            (1, vec![1]),
+            (8, vec![8]),
+            (9, vec![4, 5]),
+            (17, vec![5, 6, 6]),
+        ] {
+            let packed = PackedCentroids::new(&Centroids::new(2, (0..2 * n_clusters).collect()));
+            assert_eq!(
+                packed
+                    .panels
+                    .iter()
+                    .map(|p| p.bias.len())
+                    .collect::<Vec<_>>(),
+                widths
+            );
+        }
+    }
+}

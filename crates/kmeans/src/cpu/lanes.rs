@@ -1,0 +1,95 @@
+//! Sixteen `f32` side by side: one row of a tile in each lane.
+
+use crate::LANES;
+
+/// What a kernel does to sixteen lanes. One implementation an instruction set; `assign` is written once against it.
+///
+/// # Safety
+/// Every method may execute instructions of its set: call them only on a processor that has it, and inline them (hence
+/// `#[inline(always)]` on all) into a function compiled with that `target_feature`, or they become calls.
+pub(super) trait Lanes: Copy {
+    /// All lanes `value`.
+    unsafe fn splat(value: f32) -> Self;
+    /// One value a lane.
+    unsafe fn load(values: &[f32; LANES]) -> Self;
+    /// One value a lane.
+    unsafe fn store(self, values: &mut [f32; LANES]);
+    /// `self - x * c`, with one rounding or two.
+    unsafe fn minus_product(self, x: Self, c: Self) -> Self;
+    /// The smaller; no lane is NaN.
+    unsafe fn min(self, other: Self) -> Self;
+    /// The larger; no lane is NaN.
+    unsafe fn max(self, other: Self) -> Self;
+    /// `then` where `self < bound`, `otherwise` elsewhere.
+    unsafe fn if_less(self, bound: Self, then: Self, otherwise: Self) -> Self;
+    /// Whether `self - low <= gap` in any lane.
+    unsafe fn any_within(self, low: Self, gap: f32) -> bool;
+}
+
+/// Plain Rust, for any processor; the compiler makes of it what it can.
+#[derive(Clone, Copy)]
+pub(super) struct Scalar([f32; LANES]);
+
+impl Scalar {
+    #[inline(always)]
+    fn zip(self, other: Self, f: impl Fn(f32, f32) -> f32) -> Self {
+        let mut out = self.0;
+        for lane in 0..LANES {
+            out[lane] = f(self.0[lane], other.0[lane]);
+        }
+        Self(out)
+    }
+}
+
+impl Lanes for Scalar {
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        Self([value; LANES])
+    }
+
+    #[inline(always)]
+    unsafe fn load(values: &[f32; LANES]) -> Self {
+        Self(*values)
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, values: &mut [f32; LANES]) {
+        *values = self.0;
+    }
+
+    /// Two roundings: without the instruction, `mul_add` is a slow call.
+    #[inline(always)]
+    unsafe fn minus_product(self, x: Self, c: Self) -> Self {
+        self.zip(x.zip(c, |x, c| x * c), |score, product| score - product)
+    }
+
+    #[inline(always)]
+    unsafe fn min(self, other: Self) -> Self {
+        self.zip(other, |a, b| if a < b { a } else { b })
+    }
+
+    #[inline(always)]
+    unsafe fn max(self, other: Self) -> Self {
+        self.zip(other, |a, b| if a > b { a } else { b })
+    }
+
+    #[inline(always)]
+    unsafe fn if_less(self, bound: Self, then: Self, otherwise: Self) -> Self {
+        let mut out = otherwise.0;
+        for lane in 0..LANES {
+            if self.0[lane] < bound.0[lane] {
+                out[lane] = then.0[lane];
+            }
+        }
+        Self(out)
+    }
+
+    #[inline(always)]
+    unsafe fn any_within(self, low: Self, gap: f32) -> bool {
+        let mut any = false;
+        for lane in 0..LANES {
+            any |= self.0[lane] - low.0[lane] <= gap;
+        }
+        any
+    }
+}

@@ -1,0 +1,193 @@
+//! Assignment parts: one Parquet file a shard, the same bytes whoever writes it.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Float64Array, Int32Array, RecordBatch, UInt32Array};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use clientele_data::DataError;
+use clientele_data::ids::Ids;
+use clientele_data::manifest::ShardId;
+use clientele_kmeans::exact::NearestTwo;
+use clientele_protocol::RowHashSum;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::properties::WriterProperties;
+use parquet::schema::types::ColumnPath;
+
+/// Writes one part under a temporary name; [`PartWriter::finish`] gives it its own.
+pub struct PartWriter {
+    temporary: PathBuf,
+    path: PathBuf,
+    schema: Option<SchemaRef>,
+    writer: Option<ArrowWriter<File>>,
+    grid_step: f64,
+}
+
+impl PartWriter {
+    /// A part for `shard` in `dir`, temporary in `work_dir`; distances are in units of `grid_step` times grid steps.
+    pub fn new(dir: &Path, work_dir: &Path, shard: ShardId, grid_step: f64) -> Result<Self, DataError> {
+        std::fs::create_dir_all(dir).map_err(|e| DataError::io("create", dir, e))?;
+        let name = format!("part-{:05}.parquet", shard.0);
+        Ok(Self {
+            temporary: work_dir.join(format!("{name}.{}", std::process::id())),
+            path: dir.join(name),
+            schema: None,
+            writer: None,
+            grid_step,
+        })
+    }
+
+    /// Appends a block: `ids` of its rows as they lie in the input, `rows` of those on the grid, which are `source_rows` of `ids`
+    /// when some were dropped. Returns the sum of the rows' hashes.
+    pub fn write(
+        &mut self,
+        ids: &Ids,
+        rows: &[NearestTwo],
+        source_rows: Option<&[u32]>,
+    ) -> Result<RowHashSum, DataError> {
+        let batch = self.batch(ids, rows, source_rows).map_err(|e| self.failed(e.into()))?;
+        if self.writer.is_none() {
+            let file = File::create(&self.temporary).map_err(|e| DataError::io("create", &self.temporary, e))?;
+            let writer = ArrowWriter::try_new(file, batch.schema(), Some(properties())).map_err(|e| self.failed(e))?;
+            self.writer = Some(writer);
+        }
+        if let Some(writer) = &mut self.writer {
+            writer.write(&batch).map_err(|e| failed(&self.temporary, e))?;
+        }
+        Ok(hash_rows(ids, rows, source_rows))
+    }
+
+    /// Makes the part visible, whole.
+    pub fn finish(mut self) -> Result<(), DataError> {
+        let Some(writer) = self.writer.take() else { return Ok(()) };
+        let file = writer.into_inner().map_err(|e| self.failed(e))?;
+        file.sync_all().map_err(|e| DataError::io("write", &self.temporary, e))?;
+        std::fs::rename(&self.temporary, &self.path).map_err(|e| DataError::io("rename", &self.temporary, e))
+    }
+
+    fn batch(
+        &mut self,
+        ids: &Ids,
+        rows: &[NearestTwo],
+        source_rows: Option<&[u32]>,
+    ) -> Result<RecordBatch, arrow::error::ArrowError> {
+        let id_column: ArrayRef = match source_rows {
+            None => ids.array().clone(),
+            Some(kept) => arrow::compute::take(ids.array(), &UInt32Array::from(kept.to_vec()), None)?,
+        };
+        let distance = rows.iter().map(|row| (row.d2 as f64).sqrt() * self.grid_step);
+        let columns: Vec<ArrayRef> = vec![
+            id_column,
+            Arc::new(Int32Array::from_iter_values(rows.iter().map(|row| i32::from(row.label)))),
+            Arc::new(Float64Array::from_iter_values(distance)),
+            Arc::new(rows.iter().map(|row| row.second.map(i32::from)).collect::<Int32Array>()),
+            Arc::new(rows.iter().map(margin).collect::<Float64Array>()),
+        ];
+        let schema = self.schema.get_or_insert_with(|| schema(columns[0].data_type().clone()));
+        RecordBatch::try_new(schema.clone(), columns)
+    }
+
+    fn failed(&self, error: ParquetError) -> DataError {
+        failed(&self.temporary, error)
+    }
+}
+
+/// `(d2 - d1) / d2` of a row: how much nearer its centroid is than the second nearest, from 0 (a tie) to 1; none without a second.
+pub fn margin(row: &NearestTwo) -> Option<f64> {
+    row.second.map(|_| match row.second_d2 {
+        0 => 0.0,
+        second_d2 => (second_d2 - row.d2) as f64 / second_d2 as f64,
+    })
+}
+
+/// Sum of the rows' hashes; a row is its id, label and exact distances, whatever file or place it is in.
+fn hash_rows(ids: &Ids, rows: &[NearestTwo], source_rows: Option<&[u32]>) -> RowHashSum {
+    let mut sum = RowHashSum::default();
+    let mut bytes = Vec::new();
+    for (row_idx, row) in rows.iter().enumerate() {
+        let source_row = source_rows.map_or(row_idx, |kept| kept[row_idx] as usize);
+        ids.canonical(source_row, &mut bytes);
+        bytes.extend_from_slice(&row.label.to_le_bytes());
+        bytes.extend_from_slice(&row.d2.to_le_bytes());
+        if let Some(second) = row.second {
+            bytes.extend_from_slice(&second.to_le_bytes());
+            bytes.extend_from_slice(&row.second_d2.to_le_bytes());
+        }
+        sum.add(&blake3::hash(&bytes));
+    }
+    sum
+}
+
+fn schema(id_type: DataType) -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("customer_id", id_type, false),
+        Field::new("persona_id", DataType::Int32, false),
+        Field::new("distance", DataType::Float64, false),
+        Field::new("second_persona_id", DataType::Int32, true),
+        Field::new("margin", DataType::Float64, true),
+    ]))
+}
+
+fn properties() -> WriterProperties {
+    // Distances and ids hardly repeat: a dictionary of them costs time and saves nothing.
+    ["customer_id", "distance", "margin"]
+        .into_iter()
+        .fold(WriterProperties::builder(), |builder, column| {
+            builder.set_column_dictionary_enabled(ColumnPath::from(column), false)
+        })
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .build()
+}
+
+fn failed(path: &Path, error: ParquetError) -> DataError {
+    // A full disk arrives wrapped; what the system said decides whether trying again makes sense.
+    let error = match error {
+        ParquetError::External(inner) => match inner.downcast::<std::io::Error>() {
+            Ok(io) => *io,
+            Err(other) => std::io::Error::other(other),
+        },
+        other => std::io::Error::other(other),
+    };
+    DataError::io("write", path, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(label: u16, d2: u64) -> NearestTwo {
+        NearestTwo { label, d2, second: Some(1 - label), second_d2: d2 + 3 }
+    }
+
+    fn ids() -> Ids {
+        Ids::from_column(Arc::new(Int32Array::from(vec![7, 8, 9])))
+    }
+
+    #[test]
+    fn the_hash_notices_a_single_changed_label() {
+        let rows = [row(0, 5), row(1, 6), row(0, 7)];
+        let mut flipped = rows;
+        flipped[1].label = 0;
+        assert_eq!(hash_rows(&ids(), &rows, None), hash_rows(&ids(), &rows, None));
+        assert_ne!(hash_rows(&ids(), &rows, None), hash_rows(&ids(), &flipped, None));
+    }
+
+    #[test]
+    fn the_hash_follows_the_customer_and_not_the_row() {
+        let rows = [row(0, 5), row(1, 6), row(0, 7)];
+        let kept = [rows[2], rows[0]];
+        let in_order = hash_rows(&ids(), &[rows[0], rows[2]], Some(&[0, 2]));
+        assert_eq!(in_order, hash_rows(&ids(), &kept, Some(&[2, 0])));
+        assert_ne!(in_order, hash_rows(&ids(), &kept, Some(&[0, 2])));
+    }
+
+    #[test]
+    fn a_margin_is_a_share_of_the_second_distance() {
+        assert_eq!(margin(&NearestTwo { label: 0, d2: 1, second: Some(1), second_d2: 4 }), Some(0.75));
+        assert_eq!(margin(&NearestTwo { label: 0, d2: 0, second: Some(1), second_d2: 0 }), Some(0.0));
+        assert_eq!(margin(&NearestTwo { label: 0, d2: 0, second: None, second_d2: 0 }), None);
+    }
+}

@@ -1,0 +1,144 @@
+//! The processors of one worker: a GPU if there is one, the CPU always.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use clientele_gpu::{Fault, GpuBackend, OpenError, OpenOptions};
+use clientele_kmeans::cpu::{CpuBackend, Kernel};
+use clientele_kmeans::{Backend, BackendError, Block, BlockLabels, Centroids, Partial};
+use clientele_protocol::RowsBy;
+
+/// What may compute passes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BackendChoice {
+    /// A real GPU if there is one, else the CPU.
+    #[default]
+    Auto,
+    /// A GPU, a software one too; none is an error.
+    Gpu,
+    /// The CPU.
+    Cpu,
+}
+
+/// How a worker's processors are opened.
+#[derive(Debug, Clone, Default)]
+pub struct EngineOptions {
+    /// Which.
+    pub backend: BackendChoice,
+    /// Only the GPU whose name contains this.
+    pub adapter: Option<String>,
+    /// Only this CPU kernel instead of the best one; for tests and measurements.
+    pub kernel: Option<Kernel>,
+    /// A fault to inject into the GPU; for tests.
+    pub fault: Option<Fault>,
+}
+
+/// Computes passes on the best processor that works, with the same bits on each.
+pub struct Engine {
+    gpu: Option<GpuBackend>,
+    gpu_lost: AtomicBool,
+    cpu: CpuBackend,
+    /// Blocks that the GPU was asked for and the CPU finished.
+    n_rescued: AtomicU64,
+    ran: Mutex<BTreeMap<String, u64>>,
+}
+
+impl Engine {
+    /// Opens what `options` ask for.
+    ///
+    /// # Errors
+    /// [`OpenError`] when a GPU was asked for and none can be used.
+    pub fn open(options: &EngineOptions) -> Result<Self, OpenError> {
+        let cpu = options.kernel.and_then(CpuBackend::with_kernel).unwrap_or_default();
+        let gpu = match options.backend {
+            BackendChoice::Cpu => None,
+            BackendChoice::Gpu => Some(open_gpu(options, true)?),
+            BackendChoice::Auto => match open_gpu(options, false) {
+                Ok(gpu) => Some(gpu),
+                Err(error @ OpenError::SelfTest { .. }) => {
+                    tracing::warn!(%error, "the GPU computes wrongly and is not used; the CPU is");
+                    None
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "no GPU; the CPU is used");
+                    None
+                }
+            },
+        };
+        Ok(Self {
+            gpu,
+            gpu_lost: AtomicBool::new(false),
+            cpu,
+            n_rescued: AtomicU64::new(0),
+            ran: Mutex::new(BTreeMap::new()),
+        })
+    }
+
+    /// The CPU's kernels, for what is settled there in any case.
+    pub fn cpu(&self) -> &CpuBackend {
+        &self.cpu
+    }
+
+    /// Whether passes run on a GPU at the moment.
+    pub fn is_gpu(&self) -> bool {
+        self.gpu.is_some() && !self.gpu_lost.load(Ordering::Relaxed)
+    }
+
+    /// Faults injected into the GPU that have fired.
+    pub fn n_faults_fired(&self) -> u32 {
+        self.gpu.as_ref().map_or(0, GpuBackend::faults_fired)
+    }
+
+    /// Blocks that the GPU could not finish and the CPU did.
+    pub fn n_rescued(&self) -> u64 {
+        self.n_rescued.load(Ordering::Relaxed)
+    }
+
+    /// One partial a candidate over all rows of `block`.
+    pub fn pass(&self, block: &Block, candidates: &[Centroids], mut labels: Option<&mut BlockLabels>) -> Vec<Partial> {
+        if let Some(gpu) = &self.gpu
+            && !self.gpu_lost.load(Ordering::Relaxed)
+        {
+            match gpu.pass(block, candidates, labels.as_deref_mut()) {
+                Ok(partials) => {
+                    self.note(gpu.name(), block);
+                    return partials;
+                }
+                Err(error) => self.give_up(&error),
+            }
+        }
+        self.note(self.cpu.name(), block);
+        self.cpu.pass(block, candidates, labels).expect("the CPU neither gets lost nor runs out of device memory")
+    }
+
+    /// The rows each backend went over since the last call.
+    pub fn take_ran(&self) -> Vec<RowsBy> {
+        let ran = std::mem::take(&mut *self.ran.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        ran.into_iter().map(|(backend, n_rows)| RowsBy { backend, n_rows }).collect()
+    }
+
+    fn give_up(&self, error: &BackendError) {
+        self.n_rescued.fetch_add(1, Ordering::Relaxed);
+        let for_good = matches!(error, BackendError::DeviceLost { .. });
+        if for_good && !self.gpu_lost.swap(true, Ordering::Relaxed) {
+            tracing::warn!(%error, "the GPU is lost; the CPU goes on, with the same result");
+        } else if !for_good && self.n_rescued() == 1 {
+            tracing::warn!(%error, "a block does not fit on the GPU; the CPU computes it, with the same result");
+        }
+    }
+
+    fn note(&self, backend: String, block: &Block) {
+        let mut ran = self.ran.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *ran.entry(backend).or_default() += block.n_rows() as u64;
+    }
+}
+
+fn open_gpu(options: &EngineOptions, allow_software: bool) -> Result<GpuBackend, OpenError> {
+    GpuBackend::open(&OpenOptions {
+        allow_software,
+        adapter: options.adapter.clone(),
+        fault: options.fault,
+        ..OpenOptions::default()
+    })
+}

@@ -1,0 +1,164 @@
+//! The same customers, spec and seed give the same bytes, whatever computes them and however they are cut into files.
+
+mod common;
+
+use std::path::Path;
+use std::process::Command;
+
+use arrow::record_batch::RecordBatch;
+use common::{blobs, fit, has_gpu, hashes, parquet, run, shuffled, summary, write};
+use tempfile::TempDir;
+
+const SPEC: [&str; 8] = ["--id", "customer_id", "--k", "2..4", "--restarts", "2", "--seed", "3"];
+
+/// The hashes of one fit of `table`, with `set` applied to the command.
+fn hashes_of(dir: &TempDir, name: &str, table: &Path, set: impl Fn(&mut Command)) -> (String, String) {
+    let mut command = fit(table, &dir.path().join(name));
+    command.args(SPEC);
+    set(&mut command);
+    hashes(&summary(&mut command))
+}
+
+fn small() -> (TempDir, std::path::PathBuf, RecordBatch) {
+    let dir = TempDir::new().unwrap();
+    let batch = blobs(150_000, 5, 4);
+    let path = parquet(dir.path(), "customers.parquet", &batch);
+    (dir, path, batch)
+}
+
+#[test]
+fn any_number_of_workers_gives_the_same_bytes() {
+    let (dir, _, batch) = small();
+    // Many row groups in many files, so that eight workers all have something to do.
+    let folder = dir.path().join("cut");
+    std::fs::create_dir(&folder).unwrap();
+    for nth in 0..10 {
+        write(&folder.join(format!("{nth}.parquet")), &batch.slice(nth * 15_000, 15_000), 4_000);
+    }
+    let one = hashes_of(&dir, "w1", &folder, |c| drop(c.args(["--workers", "1"])));
+    for n in ["2", "3", "8"] {
+        assert_eq!(one, hashes_of(&dir, &format!("w{n}"), &folder, |c| drop(c.args(["--workers", n]))), "{n} workers");
+    }
+    assert_eq!(one, hashes_of(&dir, "t1", &folder, |c| drop(c.args(["--threads", "1"]))), "one thread");
+}
+
+#[test]
+fn every_kernel_of_this_processor_gives_the_same_bytes() {
+    let (dir, table, _) = small();
+    let best = hashes_of(&dir, "best", &table, |_| ());
+    let report = run(common::clientele().args(["doctor", "--format", "json"]));
+    let report: serde_json::Value = serde_json::from_str(&report.stdout).unwrap();
+    let kernels: Vec<String> = report["kernels"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|kernel| kernel["name"].as_str().unwrap().trim_start_matches("cpu ").to_owned())
+        .collect();
+    assert!(kernels.contains(&"scalar".to_owned()), "{kernels:?}");
+    for kernel in kernels {
+        let mut command = fit(&table, &dir.path().join(&kernel));
+        let summary = summary(command.args(SPEC).args(["--backend", "cpu"]).env("CLIENTELE_KERNEL", &kernel));
+        assert_eq!(best, hashes(&summary), "{kernel}");
+        let ran = summary["backend"][0]["backend"].as_str().unwrap().to_owned();
+        assert!(ran.contains(&kernel), "asked for {kernel}, {ran} ran");
+    }
+}
+
+#[test]
+fn a_gpu_gives_the_same_bytes() {
+    if !has_gpu() {
+        return;
+    }
+    let (dir, table, _) = small();
+    let cpu = hashes_of(&dir, "cpu", &table, |c| drop(c.args(["--backend", "cpu"])));
+    let mut command = fit(&table, &dir.path().join("gpu"));
+    let summary = summary(command.args(SPEC).args(["--backend", "gpu"]));
+    assert_eq!(cpu, hashes(&summary));
+    let ran = summary["backend"].as_array().unwrap();
+    assert!(ran.iter().all(|b| b["backend"].as_str().unwrap().starts_with("gpu")), "{ran:?}");
+}
+
+#[test]
+fn a_gpu_lost_in_mid_run_gives_the_same_bytes() {
+    if !has_gpu() {
+        return;
+    }
+    let (dir, table, _) = small();
+    let cpu = hashes_of(&dir, "cpu", &table, |c| drop(c.args(["--backend", "cpu"])));
+    let mut command = fit(&table, &dir.path().join("lost"));
+    command.args(SPEC).args(["--backend", "gpu"]).env("CLIENTELE_INJECT", "lose-gpu-after:4");
+    let ran = run(command.args(["--format", "json"]));
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let summary: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(cpu, hashes(&summary));
+    // The fault has fired: both have computed, and the loss was said once.
+    let backends: Vec<&str> =
+        summary["backend"].as_array().unwrap().iter().map(|b| b["backend"].as_str().unwrap()).collect();
+    assert!(backends.iter().any(|b| b.starts_with("gpu")) && backends.iter().any(|b| b.starts_with("cpu")), "{backends:?}");
+    assert_eq!(ran.stderr.matches("the GPU is lost").count(), 1, "{}", ran.stderr);
+}
+
+#[test]
+fn a_gpu_that_computes_wrongly_is_not_used() {
+    if !has_gpu() {
+        return;
+    }
+    let (dir, table, _) = small();
+    let mut command = fit(&table, &dir.path().join("wrong"));
+    let ran = run(command.args(SPEC).args(["--backend", "gpu"]).env("CLIENTELE_INJECT", "wrong-self-test"));
+    assert_eq!(ran.code, Some(2), "{}", ran.stderr);
+    assert!(ran.stderr.contains("self-test"), "{}", ran.stderr);
+}
+
+#[test]
+fn rows_in_any_order_and_files_of_any_cut_give_the_same_bytes() {
+    let (dir, table, batch) = small();
+    let whole = hashes_of(&dir, "whole", &table, |_| ());
+    let shuffled_rows = shuffled(&batch);
+    for n_files in [1, 7, 50] {
+        let folder = dir.path().join(format!("cut{n_files}"));
+        std::fs::create_dir(&folder).unwrap();
+        let rows = batch.num_rows().div_ceil(n_files);
+        for nth in 0..n_files {
+            let start = nth * rows;
+            let part = shuffled_rows.slice(start, rows.min(batch.num_rows() - start));
+            // Row groups of 1,000 rows in every other file.
+            write(&folder.join(format!("{nth:02}.parquet")), &part, if nth % 2 == 0 { 1_000 } else { 1_000_000 });
+        }
+        assert_eq!(whole, hashes_of(&dir, &format!("out{n_files}"), &folder, |_| ()), "{n_files} files");
+    }
+}
+
+#[test]
+fn little_memory_gives_the_same_bytes() {
+    let dir = TempDir::new().unwrap();
+    // 64 features x 1,500,000 rows would be 384 MB on the grid: more than is left of 256 MiB.
+    let batch = blobs(400_000, 64, 4);
+    let path = dir.path().join("wide.parquet");
+    write(&path, &batch, 50_000);
+    let spec = ["--id", "customer_id", "--k", "3", "--restarts", "1", "--max-iter", "5"];
+    let of = |name: &str, memory: &str| {
+        summary(fit(&path, &dir.path().join(name)).args(spec).args(["--memory", memory, "--backend", "cpu"]))
+    };
+    let (plenty, little) = (of("plenty", "8GiB"), of("little", "256MiB"));
+    assert_eq!(hashes(&plenty), hashes(&little));
+    if let (Some(a), Some(b)) = (plenty["peak_rss_bytes"].as_u64(), little["peak_rss_bytes"].as_u64()) {
+        assert!(b < a, "nothing was streamed: {a} bytes against {b}");
+    }
+}
+
+#[test]
+fn another_seed_or_one_changed_value_gives_other_bytes() {
+    let (dir, table, batch) = small();
+    let whole = hashes_of(&dir, "whole", &table, |_| ());
+    let mut columns = batch.columns().to_vec();
+    let f0 = columns[1].as_any().downcast_ref::<arrow::array::Float32Array>().unwrap();
+    let mut values: Vec<f32> = f0.values().to_vec();
+    values[77] += 3.0;
+    columns[1] = std::sync::Arc::new(arrow::array::Float32Array::from(values));
+    let changed = RecordBatch::try_new(batch.schema(), columns).unwrap();
+    let changed = parquet(dir.path(), "changed.parquet", &changed);
+    let (model, labels) = hashes_of(&dir, "changed", &changed, |_| ());
+    assert_ne!(whole.0, model);
+    assert_ne!(whole.1, labels);
+}
