@@ -119,19 +119,30 @@ fn duplicate_ids_are_counted_and_shown_hashed() {
 fn nan_and_null_are_imputed_and_counted_by_column() {
     let dir = TempDir::new().unwrap();
     let out = dir.path().join("out");
-    let x: ArrayRef = Arc::new(Float64Array::from(vec![Some(1.0), None, Some(f64::NAN), Some(2.0), Some(9.0), Some(9.5)]));
-    let batch = table(vec![("x", x), ("y", numbers(vec![0.0, 1.0, 2.0, 3.0, 4.0, 5.0]))]);
+    // Of 60 values 15 are null and 1 is NaN: enough to be told on a board, which is silent about fewer than 11 customers.
+    let value = |i: u32| match i {
+        7 => Some(f64::NAN),
+        i if i % 4 == 0 => None,
+        i => Some(f64::from(i)),
+    };
+    let x: ArrayRef = Arc::new((0..60).map(value).collect::<Float64Array>());
+    let batch = table(vec![("x", x), ("y", numbers((0..60).map(f64::from).collect()))]);
     let path = parquet(dir.path(), "t.parquet", &batch);
     let summary = summary(fit(&path, &out).args(["--k", "2"]));
-    assert_eq!(summary["n_rows"], 6);
+    assert_eq!(summary["n_rows"], 60);
     let board = std::fs::read_to_string(out.join("board.html")).unwrap();
-    assert!(board.contains("imputed") || board.contains("filled"), "the board does not say that values were imputed");
+    assert!(board.contains("16"), "the board does not say that 16 values were imputed");
+    // The lower median of the 44 values: 1, 2, 3, 5, 6, 9, ...; the 22nd is 30.
+    assert_eq!(json(&out, "model.json")["transform"]["features"][0]["impute"], 30.0);
     let out = dir.path().join("fail");
-    check(fit(&path, &out).args(["--k", "2", "--nulls", "fail"]), &out, 3, &["`x`", "1 null", "1 NaN"]);
+    check(fit(&path, &out).args(["--k", "2", "--nulls", "fail"]), &out, 3, &["`x`", "15 null", "1 NaN"]);
     let out = dir.path().join("drop");
     let dropped = common::summary(fit(&path, &out).args(["--k", "2", "--nulls", "drop"]));
-    assert_eq!(dropped["n_rows"], 4);
-    assert_eq!(common::labels_of_rows(&out), 4);
+    assert_eq!(dropped["n_rows"], 44);
+    let kept = common::read_all(&out.join("assignments"));
+    assert_eq!(kept.num_rows(), 44);
+    let ids = kept.column(0).as_any().downcast_ref::<Int64Array>().unwrap();
+    assert_eq!(ids.values()[..4], [1, 2, 3, 5], "labels must stay with their rows");
 }
 
 #[test]

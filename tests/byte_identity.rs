@@ -28,18 +28,22 @@ fn small() -> (TempDir, std::path::PathBuf, RecordBatch) {
 
 #[test]
 fn any_number_of_workers_gives_the_same_bytes() {
-    let (dir, _, batch) = small();
-    // Many row groups in many files, so that eight workers all have something to do.
-    let folder = dir.path().join("cut");
-    std::fs::create_dir(&folder).unwrap();
-    for nth in 0..10 {
-        write(&folder.join(format!("{nth}.parquet")), &batch.slice(nth * 15_000, 15_000), 4_000);
-    }
-    let one = hashes_of(&dir, "w1", &folder, |c| drop(c.args(["--workers", "1"])));
+    let dir = TempDir::new().unwrap();
+    // 2,400,000 rows are ten shards, so that eight workers all have something to do.
+    let table = dir.path().join("customers.parquet");
+    write(&table, &blobs(2_400_000, 2, 4), 1_000_000);
+    let of = |name: &str, flags: [&str; 2]| {
+        let out = dir.path().join(name);
+        let spec = ["--id", "customer_id", "--k", "3", "--restarts", "2"];
+        let hashes = hashes(&summary(fit(&table, &out).args(spec).args(flags)));
+        assert!(std::fs::read_dir(out.join("assignments")).unwrap().count() >= 10, "too few shards to share");
+        hashes
+    };
+    let one = of("w1", ["--workers", "1"]);
     for n in ["2", "3", "8"] {
-        assert_eq!(one, hashes_of(&dir, &format!("w{n}"), &folder, |c| drop(c.args(["--workers", n]))), "{n} workers");
+        assert_eq!(one, of(n, ["--workers", n]), "{n} workers");
     }
-    assert_eq!(one, hashes_of(&dir, "t1", &folder, |c| drop(c.args(["--threads", "1"]))), "one thread");
+    assert_eq!(one, of("t1", ["--threads", "1"]), "one thread");
 }
 
 #[test]
@@ -70,7 +74,7 @@ fn a_gpu_gives_the_same_bytes() {
         return;
     }
     let (dir, table, _) = small();
-    let cpu = hashes_of(&dir, "cpu", &table, |c| drop(c.args(["--backend", "cpu"])));
+    let cpu = hashes_of(&dir, "cpu", &table, |c| _ = c.args(["--backend", "cpu"]));
     let mut command = fit(&table, &dir.path().join("gpu"));
     let summary = summary(command.args(SPEC).args(["--backend", "gpu"]));
     assert_eq!(cpu, hashes(&summary));
@@ -84,7 +88,7 @@ fn a_gpu_lost_in_mid_run_gives_the_same_bytes() {
         return;
     }
     let (dir, table, _) = small();
-    let cpu = hashes_of(&dir, "cpu", &table, |c| drop(c.args(["--backend", "cpu"])));
+    let cpu = hashes_of(&dir, "cpu", &table, |c| _ = c.args(["--backend", "cpu"]));
     let mut command = fit(&table, &dir.path().join("lost"));
     command.args(SPEC).args(["--backend", "gpu"]).env("CLIENTELE_INJECT", "lose-gpu-after:4");
     let ran = run(command.args(["--format", "json"]));

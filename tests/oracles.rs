@@ -30,8 +30,23 @@ fn best_known_inertias_are_reached_with_default_seeding_and_ten_restarts() {
         let out = dir.path().join(format!("{name}-{transform}-{k}"));
         let summary = summary(fit(&table, &out).args(["--transform", transform, "--k", &k.to_string(), "--restarts", "10"]));
         let inertia = summary["inertia"].as_f64().unwrap();
-        assert!((inertia / expected - 1.0).abs() < 1e-5, "{name} {transform} k={k}: {inertia} against {expected}");
+        let relative = inertia / expected - 1.0;
+        println!("{name} {transform} k={k}: {inertia}, off by {relative:e}");
+        // Below is better: digits has minima that 1,500 starts of scikit-learn did not find. So the figure is recomputed, too.
+        assert!(relative < 1e-5 && relative > -1e-4, "{name} {transform} k={k}: {inertia} against {expected}");
+        if transform == "none" {
+            let recomputed = inertia_of(&text, &json(&out, "model.json")["centroids_original"]);
+            assert!((inertia / recomputed - 1.0).abs() < 1e-6, "{name} k={k}: {inertia}, recomputed {recomputed}");
+        }
     }
+}
+
+/// Sum of squared distances to the nearest centroid, in plain f64.
+fn inertia_of(text: &str, centroids: &Value) -> f64 {
+    let numbers = |line: &str| line.split(',').map(|cell| cell.parse().unwrap()).collect::<Vec<f64>>();
+    let centroids: Vec<Vec<f64>> = serde_json::from_value(centroids.clone()).unwrap();
+    let d2 = |row: &[f64], c: &[f64]| row.iter().zip(c).map(|(a, b)| (a - b).powi(2)).sum::<f64>();
+    text.lines().map(|line| centroids.iter().map(|c| d2(&numbers(line), c)).fold(f64::INFINITY, f64::min)).sum()
 }
 
 /// Names for the columns of a file that has none.

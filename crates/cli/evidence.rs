@@ -2,6 +2,7 @@
 
 use clientele_coordinator::fit::Fitted;
 use clientele_coordinator::model::{CandidateSummary, Model};
+use clientele_data::transform::{Shape, Transform, TransformKind};
 use clientele_features::FeatureEntry;
 use clientele_kmeans::lloyd::StopReason;
 use clientele_personas::{
@@ -75,7 +76,7 @@ fn feature(fitted: &Fitted, model: &Model, story: &Story, feature_idx: usize) ->
     };
     FeatureEvidence {
         info: feature_info(story, name),
-        transform: transform.describe(feature_idx),
+        transform: transform_in_words(transform, feature_idx),
         edges: if varies { (0..=n_bins).map(edge).collect() } else { Vec::new() },
         n_imputed: fitted.ingest.imputed[feature_idx],
         n_clipped: fitted.ingest.clipped_low[feature_idx] + fitted.ingest.clipped_high[feature_idx],
@@ -89,6 +90,20 @@ fn feature(fitted: &Fitted, model: &Model, story: &Story, feature_idx: usize) ->
             })
             .collect(),
     }
+}
+
+/// What happened to a feature before clustering.
+fn transform_in_words(transform: &Transform, feature_idx: usize) -> String {
+    let shape = match transform.features()[feature_idx].kind {
+        Shape::Identity => None,
+        Shape::Log1p => Some("logarithm of 1 + x"),
+    };
+    let scale = match transform.kind() {
+        TransformKind::Auto => "clipped at 0.5 % and 99.5 %, z-score",
+        TransformKind::Zscore => "z-score",
+        TransformKind::None => "as it is",
+    };
+    shape.into_iter().chain([scale]).collect::<Vec<_>>().join(", ")
 }
 
 /// Adds neighbouring bins up to `n_bins`.
@@ -110,7 +125,7 @@ fn feature_info(story: &Story, name: &str) -> FeatureInfo {
         unit: known.map_or(Unit::Number, |entry| unit(entry.unit)),
         high_word: known.map(|entry| entry.high_word.clone()),
         low_word: known.map(|entry| entry.low_word.clone()),
-        one_word: None,
+        one_word: known.and_then(|entry| entry.one_word.clone()),
         description: known.map(|entry| entry.description.clone()).unwrap_or_default(),
     }
 }

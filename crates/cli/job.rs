@@ -105,7 +105,9 @@ pub fn run(job: &Job, dir: RunDir) -> Result<Finished, Failure> {
 fn fit(job: &Job, manifest: &Arc<Manifest>, dir: &RunDir) -> Result<Outcome, Failure> {
     let key = RunKey { run: dir.path().display().to_string(), epoch: 0 };
     let started = Instant::now();
-    let coordinator = Coordinator::new(key.clone(), job.spec.clone(), manifest.clone(), started.elapsed())?;
+    let n_workers = job.machine.n_workers as usize;
+    let coordinator =
+        Coordinator::new(key.clone(), job.spec.clone(), manifest.clone(), n_workers, started.elapsed())?;
     let worker_job = WorkerJob {
         key,
         manifest: manifest.clone(),

@@ -49,14 +49,6 @@ impl Display {
             }
         }
     }
-
-    /// Says something between the stages.
-    pub fn note(&self, text: &str) {
-        match &self.bar {
-            Some(bar) => bar.println(text),
-            None => eprintln!("{text}"),
-        }
-    }
 }
 
 impl Drop for Display {

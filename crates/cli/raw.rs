@@ -56,6 +56,7 @@ fn value_entry(name: &str) -> FeatureEntry {
         unit: Unit::Money,
         high_word: String::new(),
         low_word: String::new(),
+        one_word: None,
         description: String::new(),
     }
 }

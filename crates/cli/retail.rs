@@ -13,7 +13,7 @@ use crate::args::{BackendArg, FeaturesArgs, InitArgs, MachineArgs, ModelArgs, Ru
 use crate::evidence::Story;
 use crate::failure::Failure;
 use crate::job::{self, Finished, Job};
-use crate::machine::{self, Machine};
+use crate::machine::Machine;
 use crate::summary;
 
 /// The folder of a run that holds its feature table.

@@ -199,8 +199,3 @@ pub fn labels(run: &Path) -> std::collections::BTreeMap<String, u32> {
     let personas = personas.as_any().downcast_ref::<UInt32Array>().expect("integers");
     (0..rows.num_rows()).map(|row| (ids.value(row).to_owned(), personas.value(row))).collect()
 }
-
-/// Rows in the assignments of a run.
-pub fn labels_of_rows(run: &Path) -> usize {
-    read_all(&run.join("assignments")).num_rows()
-}

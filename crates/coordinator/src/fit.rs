@@ -272,6 +272,8 @@ impl Fit {
         if partial.n_rows == 0 {
             return Err(FitError::Input("no rows are left: every row has a null in some feature".into()));
         }
+        let transform = self.transform.as_ref().expect("set before ingest");
+        self.warnings.extend(partial.coarse_features(transform));
         self.totals = Some(totals(&partial)?);
         self.ingest = Some(partial);
         if self.manifest.has_id() {

@@ -87,15 +87,24 @@ pub struct Machine {
     seconds: Vec<(&'static str, f64)>,
     n_rechecked: u64,
     n_dropped: u64,
+    /// Workers to wait for before the first task; 0 once they have been there.
+    n_awaited: usize,
     over: bool,
 }
 
 impl Machine {
-    /// Leads the fit `spec` of the rows in `manifest`.
+    /// Leads the fit `spec` of the rows in `manifest`. Nothing is handed out before `n_awaited` workers have joined, so that each
+    /// gets its share from the start.
     ///
     /// # Errors
     /// As [`Fit::new`].
-    pub fn new(key: RunKey, spec: FitSpec, manifest: Arc<Manifest>, now: Duration) -> Result<Self, FitError> {
+    pub fn new(
+        key: RunKey,
+        spec: FitSpec,
+        manifest: Arc<Manifest>,
+        n_awaited: usize,
+        now: Duration,
+    ) -> Result<Self, FitError> {
         let fit = Fit::new(spec, manifest.clone())?;
         let (stage, n_parts) = fit.stage();
         let mut schedule = Schedule::default();
@@ -112,6 +121,7 @@ impl Machine {
             seconds: Vec::new(),
             n_rechecked: 0,
             n_dropped: 0,
+            n_awaited,
             over: false,
         })
     }
@@ -127,7 +137,10 @@ impl Machine {
             actions.push(Action::Fail(error));
             return actions;
         }
-        if !self.over {
+        if self.schedule.n_workers() >= self.n_awaited {
+            self.n_awaited = 0;
+        }
+        if !self.over && self.n_awaited == 0 {
             for (worker, parts) in self.schedule.grant() {
                 let task = Task { key: self.key.clone(), seq: self.seq, stage: self.stage.clone(), parts };
                 actions.push(Action::Send(worker, task));
@@ -148,6 +161,7 @@ impl Machine {
             Event::Worker(worker, WorkerEvent::Lost { reason }) => {
                 tracing::warn!(worker = worker.0, reason, "a worker is gone; its shards go to the others");
                 self.lose(worker)?;
+                self.n_awaited = self.n_awaited.saturating_sub(1);
                 if self.schedule.n_workers() == 0 {
                     return Err(FitError::NoWorkers { reason });
                 }

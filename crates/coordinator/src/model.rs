@@ -3,13 +3,13 @@
 use clientele_data::transform::Transform;
 use clientele_kmeans::lloyd::StopReason;
 use clientele_kmeans::{ALGORITHM_VERSION, quality};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::fit::{FitSpec, Fitted};
 use crate::machine::Outcome;
 
 /// One fitted candidate, for comparison.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct CandidateSummary {
     /// Clusters that hold a row.
     pub n_clusters: usize,
@@ -42,7 +42,7 @@ impl CandidateSummary {
 }
 
 /// `model.json`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Model {
     /// Everything the model means; what `model_hash` is of.
     #[serde(flatten)]
@@ -62,7 +62,7 @@ pub struct Model {
 }
 
 /// Everything a model means, and nothing about how it was computed.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Meaning {
     /// [`ALGORITHM_VERSION`].
     pub algorithm_version: String,
@@ -99,7 +99,7 @@ pub struct Meaning {
 }
 
 /// Rows that a backend went over.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct BackendRows {
     /// Its name.
     pub backend: String,

@@ -92,7 +92,9 @@ pub(crate) fn append_f64(array: &dyn Array, out: &mut Vec<f64>) -> ColumnCounts 
         _ => out.extend(array.as_boolean().values().iter().map(f64::from)),
     }
     let appended = &mut out[start..];
-    let nulls = array.logical_nulls().map_or(0, |nulls| blank(&nulls, appended));
+    let nulls = array
+        .logical_nulls()
+        .map_or(0, |nulls| blank(&nulls, appended));
     count_special(appended, nulls)
 }
 
@@ -101,7 +103,13 @@ fn extend<T: ArrowPrimitiveType>(
     out: &mut Vec<f64>,
     to_f64: impl Fn(T::Native) -> f64,
 ) {
-    out.extend(array.as_primitive::<T>().values().iter().map(|v| to_f64(*v)));
+    out.extend(
+        array
+            .as_primitive::<T>()
+            .values()
+            .iter()
+            .map(|v| to_f64(*v)),
+    );
 }
 
 /// What lies under a null is arbitrary, so it is overwritten before anything is counted.
@@ -166,7 +174,9 @@ pub(crate) fn append_fixed(array: &dyn Array, out: &mut Vec<i64>) -> usize {
         }
         DataType::Boolean => {
             let values = array.as_boolean();
-            values.iter().for_each(|v| push(Some(v.map_or(NO_VALUE, |v| i64::from(v) * VALUE_UNIT))));
+            values
+                .iter()
+                .for_each(|v| push(Some(v.map_or(NO_VALUE, |v| i64::from(v) * VALUE_UNIT))));
         }
         DataType::Int8 => fix::<Int8Type>(array, 0, &mut push),
         DataType::Int16 => fix::<Int16Type>(array, 0, &mut push),
@@ -275,7 +285,9 @@ mod tests {
             assert_eq!(decimal_to_f64(unscaled, scale), expected);
         }
         let huge = i256::from_string(&"9".repeat(60)).unwrap();
-        let array = Decimal256Array::from(vec![huge]).with_precision_and_scale(76, 20).unwrap();
+        let array = Decimal256Array::from(vec![huge])
+            .with_precision_and_scale(76, 20)
+            .unwrap();
         let mut out = Vec::new();
         append_f64(&array, &mut out);
         assert_eq!(out, [1e40]);
@@ -287,7 +299,12 @@ mod tests {
         let nulls = NullBuffer::from(vec![true, false, true, true]);
         let mut out = Vec::new();
         let counts = append_f64(&Float64Array::new(values, Some(nulls)), &mut out);
-        let expected = ColumnCounts { nulls: 1, nans: 1, pos_inf: 0, neg_inf: 1 };
+        let expected = ColumnCounts {
+            nulls: 1,
+            nans: 1,
+            pos_inf: 0,
+            neg_inf: 1,
+        };
         assert_eq!(counts, expected);
         assert!(out[1].is_nan() && out[2].is_nan());
         assert_eq!((counts.missing(), counts.infinite()), (2, 1));
@@ -301,13 +318,24 @@ mod tests {
 
     #[test]
     fn values_are_fixed_to_four_digits_ties_to_even() {
-        let floats = Float64Array::from(vec![Some(1.5), None, Some(f64::NAN), Some(0.000_25), Some(-2.0)]);
-        assert_eq!(fixed(&floats), (vec![15_000, NO_VALUE, NO_VALUE, 2, -20_000], 0));
+        let floats = Float64Array::from(vec![
+            Some(1.5),
+            None,
+            Some(f64::NAN),
+            Some(0.000_25),
+            Some(-2.0),
+        ]);
+        assert_eq!(
+            fixed(&floats),
+            (vec![15_000, NO_VALUE, NO_VALUE, 2, -20_000], 0)
+        );
         let decimals = Decimal128Array::from(vec![25, 35, -25, 26, -1_000])
             .with_precision_and_scale(10, 5)
             .unwrap();
         assert_eq!(fixed(&decimals), (vec![2, 4, -2, 3, -100], 0));
-        let cents = Decimal128Array::from(vec![1999]).with_precision_and_scale(10, 2).unwrap();
+        let cents = Decimal128Array::from(vec![1999])
+            .with_precision_and_scale(10, 2)
+            .unwrap();
         assert_eq!(fixed(&cents), (vec![199_900], 0));
         assert_eq!(fixed(&Int32Array::from(vec![3])), (vec![30_000], 0));
         assert_eq!(fixed(&BooleanArray::from(vec![true])), (vec![10_000], 0));
@@ -315,7 +343,13 @@ mod tests {
 
     #[test]
     fn values_that_do_not_fit_are_counted() {
-        assert_eq!(fixed(&Float64Array::from(vec![f64::INFINITY, 1e15, 1.0])).1, 2);
-        assert_eq!(fixed(&UInt64Array::from(vec![u64::MAX, 922_337_203_685_477])).1, 1);
+        assert_eq!(
+            fixed(&Float64Array::from(vec![f64::INFINITY, 1e15, 1.0])).1,
+            2
+        );
+        assert_eq!(
+            fixed(&UInt64Array::from(vec![u64::MAX, 922_337_203_685_477])).1,
+            1
+        );
     }
 }

@@ -158,7 +158,9 @@ pub enum DataError {
         source: NotNumeric,
     },
     /// An id that is neither integer nor text.
-    #[error("column `{column}` cannot be the id: its type is {data_type}; ids are integers or text")]
+    #[error(
+        "column `{column}` cannot be the id: its type is {data_type}; ids are integers or text"
+    )]
     NotAnId {
         /// The column.
         column: String,
@@ -424,7 +426,9 @@ impl DataError {
                 "names that start with `.` or `_` are skipped; give other files by name or pattern"
             }
             Self::BadFiles { .. } => "write these files again, or leave them out with a pattern",
-            Self::ColumnTypeDiffers { .. } => "cast the column to one type when the files are written",
+            Self::ColumnTypeDiffers { .. } => {
+                "cast the column to one type when the files are written"
+            }
             Self::NoFeatures { .. } => "let `clientele features` derive numbers from raw tables",
             Self::InputChanged { .. } => "start the run again when nothing writes to its input",
             Self::Read { .. } => "write the file again; what is left of the others may be fine",
@@ -437,7 +441,9 @@ impl DataError {
             Self::RunExists { .. } | Self::NotARun { .. } => "choose a new folder with `--out`",
             Self::RunBusy { .. } => "wait for it, or choose another folder with `--out`",
             Self::Unwritable { .. } => "choose a folder you may write to with `--out`",
-            Self::NotCommitted { .. } => "a run without `_COMMITTED` never finished; start it again",
+            Self::NotCommitted { .. } => {
+                "a run without `_COMMITTED` never finished; start it again"
+            }
             _ => return None,
         };
         Some(fixed.to_owned())

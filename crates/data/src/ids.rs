@@ -70,7 +70,11 @@ impl Ids {
         out.clear();
         let array = self.array.as_ref();
         let integer = |value: i128, out: &mut Vec<u8>| {
-            out.push(if self.is_row_number { ROW_TAG } else { INTEGER_TAG });
+            out.push(if self.is_row_number {
+                ROW_TAG
+            } else {
+                INTEGER_TAG
+            });
             out.extend_from_slice(&value.to_le_bytes());
         };
         let text = |value: &str, out: &mut Vec<u8>| {
@@ -79,13 +83,30 @@ impl Ids {
         };
         match array.data_type() {
             DataType::Int8 => integer(array.as_primitive::<Int8Type>().value(row_idx).into(), out),
-            DataType::Int16 => integer(array.as_primitive::<Int16Type>().value(row_idx).into(), out),
-            DataType::Int32 => integer(array.as_primitive::<Int32Type>().value(row_idx).into(), out),
-            DataType::Int64 => integer(array.as_primitive::<Int64Type>().value(row_idx).into(), out),
-            DataType::UInt8 => integer(array.as_primitive::<UInt8Type>().value(row_idx).into(), out),
-            DataType::UInt16 => integer(array.as_primitive::<UInt16Type>().value(row_idx).into(), out),
-            DataType::UInt32 => integer(array.as_primitive::<UInt32Type>().value(row_idx).into(), out),
-            DataType::UInt64 => integer(array.as_primitive::<UInt64Type>().value(row_idx).into(), out),
+            DataType::Int16 => {
+                integer(array.as_primitive::<Int16Type>().value(row_idx).into(), out)
+            }
+            DataType::Int32 => {
+                integer(array.as_primitive::<Int32Type>().value(row_idx).into(), out)
+            }
+            DataType::Int64 => {
+                integer(array.as_primitive::<Int64Type>().value(row_idx).into(), out)
+            }
+            DataType::UInt8 => {
+                integer(array.as_primitive::<UInt8Type>().value(row_idx).into(), out)
+            }
+            DataType::UInt16 => integer(
+                array.as_primitive::<UInt16Type>().value(row_idx).into(),
+                out,
+            ),
+            DataType::UInt32 => integer(
+                array.as_primitive::<UInt32Type>().value(row_idx).into(),
+                out,
+            ),
+            DataType::UInt64 => integer(
+                array.as_primitive::<UInt64Type>().value(row_idx).into(),
+                out,
+            ),
             DataType::LargeUtf8 => text(array.as_string::<i64>().value(row_idx), out),
             DataType::Utf8View => text(array.as_string_view().value(row_idx), out),
             _ => text(array.as_string::<i32>().value(row_idx), out),
@@ -105,7 +126,9 @@ impl Ids {
 fn fingerprint(canonical: &[u8]) -> Fingerprint {
     let hash = blake3::hash(canonical);
     let (first, _) = hash.as_bytes().split_at(size_of::<Fingerprint>());
-    first.iter().fold(0, |bits, byte| bits << 8 | Fingerprint::from(*byte))
+    first
+        .iter()
+        .fold(0, |bits, byte| bits << 8 | Fingerprint::from(*byte))
 }
 
 #[cfg(test)]
@@ -128,7 +151,10 @@ mod tests {
         assert_eq!(of(Int8Array::from(vec![0, 7, 100])), expected);
         assert_eq!(of(UInt16Array::from(vec![0, 7, 100])), expected);
         assert_eq!(of(UInt64Array::from(vec![0, 7, 100])), expected);
-        assert_ne!(of(UInt64Array::from(vec![u64::MAX])), of(Int64Array::from(vec![-1])));
+        assert_ne!(
+            of(UInt64Array::from(vec![u64::MAX])),
+            of(Int64Array::from(vec![-1]))
+        );
     }
 
     #[test]

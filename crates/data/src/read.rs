@@ -114,7 +114,8 @@ pub fn read_ids<E: From<DataError>>(
         let arrays: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
         let array = match arrays.as_slice() {
             [_] => parts[0].clone(),
-            many => arrow::compute::concat(many).map_err(|error| piece.unreadable(manifest, error.into()))?,
+            many => arrow::compute::concat(many)
+                .map_err(|error| piece.unreadable(manifest, error.into()))?,
         };
         parts.clear();
         each(piece.id, Ids::from_column(array))
@@ -149,7 +150,9 @@ impl<'a> Wanted<'a> {
 
     fn names(&self) -> Vec<&str> {
         let features = self.manifest.features().iter().zip(&self.features);
-        let features = features.filter(|(_, wanted)| **wanted).map(|(column, _)| column);
+        let features = features
+            .filter(|(_, wanted)| **wanted)
+            .map(|(column, _)| column);
         let columns = features.chain(self.id).chain(self.value);
         columns.map(|column| column.name.as_str()).collect()
     }
@@ -163,7 +166,8 @@ impl<'a> Wanted<'a> {
         raw.columns.resize_with(self.features.len(), Vec::new);
         raw.columns.iter_mut().for_each(Vec::clear);
         raw.counts.clear();
-        raw.counts.resize(self.features.len(), ColumnCounts::default());
+        raw.counts
+            .resize(self.features.len(), ColumnCounts::default());
         raw.values = self.value.map(|_| {
             let mut values = raw.values.take().unwrap_or_default();
             values.clear();
@@ -184,7 +188,12 @@ impl<'a> Wanted<'a> {
             if n_values > 0 {
                 let (path, row_group) = piece.place(self.manifest);
                 let column = column.name.clone();
-                return Err(DataError::ValueRange { column, path, row_group, n_values });
+                return Err(DataError::ValueRange {
+                    column,
+                    path,
+                    row_group,
+                    n_values,
+                });
             }
         }
         if let Some(column) = self.id {
@@ -204,7 +213,10 @@ fn drop_incomplete_rows(raw: &mut RawBlock) {
     }
     let mut is_kept = vec![true; raw.n_rows];
     for column in &raw.columns {
-        is_kept.iter_mut().zip(column).for_each(|(kept, value)| *kept &= !value.is_nan());
+        is_kept
+            .iter_mut()
+            .zip(column)
+            .for_each(|(kept, value)| *kept &= !value.is_nan());
     }
     let n_before = raw.n_rows;
     for column in &mut raw.columns {
@@ -216,7 +228,11 @@ fn drop_incomplete_rows(raw: &mut RawBlock) {
     if let Some(values) = &mut raw.values {
         retain(values, &is_kept);
     }
-    let rows = is_kept.iter().zip(0..).filter(|(kept, _)| **kept).map(|(_, row)| row);
+    let rows = is_kept
+        .iter()
+        .zip(0..)
+        .filter(|(kept, _)| **kept)
+        .map(|(_, row)| row);
     let source_rows: Vec<u32> = rows.collect();
     raw.n_rows = source_rows.len();
     raw.n_dropped = n_before - raw.n_rows;
@@ -252,7 +268,12 @@ impl Piece<'_> {
         if n_nulls > 0 {
             let (path, row_group) = self.place(manifest);
             let column = column.name.clone();
-            return Err(DataError::NullIds { column, path, row_group, n_nulls });
+            return Err(DataError::NullIds {
+                column,
+                path,
+                row_group,
+                n_nulls,
+            });
         }
         Ok(array)
     }
@@ -264,7 +285,11 @@ impl Piece<'_> {
 
     fn unreadable(&self, manifest: &Manifest, source: ParquetError) -> DataError {
         let (path, row_group) = self.place(manifest);
-        DataError::Read { path, row_group, source }
+        DataError::Read {
+            path,
+            row_group,
+            source,
+        }
     }
 }
 
@@ -302,7 +327,11 @@ impl OpenFile {
     fn open(manifest: &Manifest, file_idx: usize, names: &[&str]) -> Result<Self, DataError> {
         let (source, footer) = manifest.open_file(file_idx)?;
         let path = &manifest.files()[file_idx].path;
-        let unreadable = |source| DataError::Read { path: path.clone(), row_group: 0, source };
+        let unreadable = |source| DataError::Read {
+            path: path.clone(),
+            row_group: 0,
+            source,
+        };
         let arrow = crate::manifest::arrow_metadata(&footer).map_err(unreadable)?;
         let mut roots = BTreeMap::new();
         for name in names {
@@ -314,7 +343,12 @@ impl OpenFile {
         }
         let mask = ProjectionMask::roots(arrow.parquet_schema(), roots.keys().copied());
         let places = roots.into_values().zip(0..).collect();
-        Ok(Self { source, arrow, mask, places })
+        Ok(Self {
+            source,
+            arrow,
+            mask,
+            places,
+        })
     }
 }
 
@@ -324,22 +358,36 @@ fn each_piece_of_run<E: From<DataError>>(
     run: &[BlockId],
     each: &mut dyn FnMut(&Piece<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
-    let blocks: Vec<&BlockInfo> = run.iter().map(|id| &manifest.blocks()[id.0 as usize]).collect();
+    let blocks: Vec<&BlockInfo> = run
+        .iter()
+        .map(|id| &manifest.blocks()[id.0 as usize])
+        .collect();
     let (file_idx, row_group) = (blocks[0].file_idx, blocks[0].row_group);
     let read_error = |source| {
         let path = manifest.files()[file_idx].path.clone();
         // Bytes that do not decode may be those of another file by now.
-        manifest.verify_file(file_idx).err().unwrap_or(DataError::Read { path, row_group, source })
+        manifest
+            .verify_file(file_idx)
+            .err()
+            .unwrap_or(DataError::Read {
+                path,
+                row_group,
+                source,
+            })
     };
     let n_rows: usize = blocks.iter().map(|block| block.n_rows).sum();
-    let selection = [RowSelector::skip(blocks[0].start_row), RowSelector::select(n_rows)];
-    let batches = ParquetRecordBatchReaderBuilder::new_with_metadata(file.source.clone(), file.arrow.clone())
-        .with_projection(file.mask.clone())
-        .with_row_groups(vec![row_group])
-        .with_row_selection(RowSelection::from(selection.to_vec()))
-        .with_batch_size(BLOCK_ROWS)
-        .build()
-        .map_err(read_error)?;
+    let selection = [
+        RowSelector::skip(blocks[0].start_row),
+        RowSelector::select(n_rows),
+    ];
+    let batches =
+        ParquetRecordBatchReaderBuilder::new_with_metadata(file.source.clone(), file.arrow.clone())
+            .with_projection(file.mask.clone())
+            .with_row_groups(vec![row_group])
+            .with_row_selection(RowSelection::from(selection.to_vec()))
+            .with_batch_size(BLOCK_ROWS)
+            .build()
+            .map_err(read_error)?;
     let (mut at, mut filled, mut n_read) = (0, 0, 0);
     for batch in batches {
         let batch = batch.map_err(|error| read_error(error.into()))?;
@@ -358,7 +406,11 @@ fn each_piece_of_run<E: From<DataError>>(
                 places: &file.places,
             })?;
             offset += n_taken;
-            (at, filled) = if is_last { (at + 1, 0) } else { (at, filled + n_taken) };
+            (at, filled) = if is_last {
+                (at + 1, 0)
+            } else {
+                (at, filled + n_taken)
+            };
         }
     }
     if n_read != n_rows {

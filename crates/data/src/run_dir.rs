@@ -60,7 +60,10 @@ impl RunDir {
         let marker = path.join(UNFINISHED);
         let is_ours = marker.exists();
         if !is_ours && let Some(example) = first_name(path).map_err(unwritable)? {
-            return Err(DataError::NotARun { path: path.into(), example });
+            return Err(DataError::NotARun {
+                path: path.into(),
+                example,
+            });
         }
         let mut unfinished = File::options()
             .create(true)
@@ -77,12 +80,18 @@ impl RunDir {
         if path.join(COMMITTED).exists() {
             return Err(DataError::RunExists { path: path.into() });
         }
-        unfinished.write_all(NOTICE).and_then(|()| unfinished.sync_all()).map_err(unwritable)?;
+        unfinished
+            .write_all(NOTICE)
+            .and_then(|()| unfinished.sync_all())
+            .map_err(unwritable)?;
         if is_ours {
             clean(path).map_err(unwritable)?;
         }
         fs::create_dir_all(path.join(WORK)).map_err(unwritable)?;
-        Ok(Self { path: path.into(), _unfinished: unfinished })
+        Ok(Self {
+            path: path.into(),
+            _unfinished: unfinished,
+        })
     }
 
     /// The folder.
@@ -100,8 +109,7 @@ impl RunDir {
     /// # Errors
     /// [`DataError::BadName`], [`DataError::DiskFull`], [`DataError::Io`].
     pub fn write_file(&self, name: &str, bytes: &[u8]) -> Result<(), DataError> {
-        let path = checked_join(&self.path, name)?;
-        write_whole(&path, bytes).map_err(|error| DataError::io("write", &path, error))
+        write_whole(&checked_join(&self.path, name)?, bytes)
     }
 
     /// Ends the run: removes work files, makes everything durable, and writes `_COMMITTED` last, with the size and hash of every
@@ -121,9 +129,10 @@ impl RunDir {
             files.insert(name, describe(&file).map_err(failed)?);
         }
         let committed = Committed { files };
-        let mut json = serde_json::to_vec_pretty(&committed).map_err(|error| failed(error.into()))?;
+        let mut json =
+            serde_json::to_vec_pretty(&committed).map_err(|error| failed(error.into()))?;
         json.push(b'\n');
-        write_whole(&self.path.join(COMMITTED), &json).map_err(failed)?;
+        write_whole(&self.path.join(COMMITTED), &json)?;
         // A marker that stays behind harms nothing: `_COMMITTED` is what counts.
         remove_if_there(fs::remove_file(self.path.join(UNFINISHED))).map_err(failed)?;
         Ok(committed)
@@ -161,7 +170,10 @@ pub fn verify(path: &Path) -> Result<Committed, DataError> {
         let found = describe(&file).map_err(|error| DataError::io("read", &file_path, error))?;
         if found.size_bytes != expected.size_bytes {
             let (found, expected) = (found.size_bytes, expected.size_bytes);
-            return Err(damaged(name, format!("size_bytes={found}, committed size_bytes={expected}")));
+            return Err(damaged(
+                name,
+                format!("size_bytes={found}, committed size_bytes={expected}"),
+            ));
         }
         if found.blake3 != expected.blake3 {
             return Err(damaged(name, "its bytes are others".to_owned()));
@@ -170,19 +182,38 @@ pub fn verify(path: &Path) -> Result<Committed, DataError> {
     Ok(committed)
 }
 
-/// Writes `bytes` under another name, makes them durable, and moves them to `path`.
-fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), DataError> {
+    publish(path, |file| {
+        file.write_all(bytes)
+            .map_err(|error| DataError::io("write", path, error))
+    })
+}
+
+/// Makes the file `path` of what `write` writes, whole or not at all: written under another name, made durable, then moved. A file
+/// that is there already is replaced; as every file of a run has one content, it does not matter who wrote it last.
+///
+/// # Errors
+/// [`DataError::DiskFull`], [`DataError::Io`]; what `write` returns.
+pub fn publish<E: From<DataError>>(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> Result<(), E>,
+) -> Result<(), E> {
+    let failed = |error| E::from(DataError::io("write", path, error));
     let folder = path.parent().unwrap_or(path);
-    fs::create_dir_all(folder)?;
+    fs::create_dir_all(folder).map_err(failed)?;
     let mut builder = tempfile::Builder::new();
     // A temporary file is private by default; results are as public as the folder they are in.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.prefix(".").suffix(".tmp").tempfile_in(folder)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    sync_folder(folder)
+    let mut file = builder
+        .prefix(".")
+        .suffix(".tmp")
+        .tempfile_in(folder)
+        .map_err(failed)?;
+    write(file.as_file_mut())?;
+    file.as_file().sync_all().map_err(failed)?;
+    file.persist(path).map_err(|error| failed(error.error))?;
+    sync_folder(folder).map_err(failed)
 }
 
 #[cfg(unix)]
@@ -198,16 +229,23 @@ fn sync_folder(_: &Path) -> io::Result<()> {
 fn describe(mut file: &File) -> io::Result<CommittedFile> {
     let mut hasher = blake3::Hasher::new();
     let size_bytes = io::copy(&mut file, &mut hasher)?;
-    Ok(CommittedFile { size_bytes, blake3: hasher.finalize().to_hex().to_string() })
+    Ok(CommittedFile {
+        size_bytes,
+        blake3: hasher.finalize().to_hex().to_string(),
+    })
 }
 
 /// Only names below the folder, whatever a file that was read says.
 fn checked_join(folder: &Path, name: &str) -> Result<PathBuf, DataError> {
     let relative = Path::new(name);
-    let is_inside = relative.components().all(|part| matches!(part, Component::Normal(_)));
+    let is_inside = relative
+        .components()
+        .all(|part| matches!(part, Component::Normal(_)));
     match is_inside && !name.is_empty() {
         true => Ok(folder.join(relative)),
-        false => Err(DataError::BadName { name: name.to_owned() }),
+        false => Err(DataError::BadName {
+            name: name.to_owned(),
+        }),
     }
 }
 
@@ -267,7 +305,8 @@ mod tests {
     fn commit_one(path: &Path) -> Committed {
         let run = RunDir::create(path).unwrap();
         run.write_file("model.json", b"{}").unwrap();
-        run.write_file("assignments/part-000000.parquet", b"PAR1").unwrap();
+        run.write_file("assignments/part-000000.parquet", b"PAR1")
+            .unwrap();
         fs::write(run.work_dir().join("scratch"), "x").unwrap();
         run.commit().unwrap()
     }
@@ -279,7 +318,10 @@ mod tests {
         let committed = commit_one(&path);
         let names: Vec<&str> = committed.files.keys().map(String::as_str).collect();
         assert_eq!(names, ["assignments/part-000000.parquet", "model.json"]);
-        assert_eq!(committed.files["model.json"].blake3, blake3::hash(b"{}").to_hex().as_str());
+        assert_eq!(
+            committed.files["model.json"].blake3,
+            blake3::hash(b"{}").to_hex().as_str()
+        );
         assert_eq!(verify(&path).unwrap(), committed);
         assert!(!path.join(WORK).exists() && !path.join(UNFINISHED).exists());
     }
@@ -309,7 +351,10 @@ mod tests {
         let run = RunDir::create(folder.path()).unwrap();
         run.write_file("model.json", b"half").unwrap();
         drop(run);
-        assert!(matches!(verify(folder.path()), Err(DataError::NotCommitted { .. })));
+        assert!(matches!(
+            verify(folder.path()),
+            Err(DataError::NotCommitted { .. })
+        ));
         let run = RunDir::create(folder.path()).unwrap();
         assert!(!folder.path().join("model.json").exists());
         run.commit().unwrap();
@@ -341,7 +386,10 @@ mod tests {
                 None => fs::remove_file(path).unwrap(),
             }
             let refused = verify(folder.path()).unwrap_err().to_string();
-            assert!(refused.contains(name) && refused.contains(reason), "{refused}");
+            assert!(
+                refused.contains(name) && refused.contains(reason),
+                "{refused}"
+            );
         }
     }
 
@@ -350,7 +398,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let run = RunDir::create(folder.path()).unwrap();
         for name in ["../x", "/x", "", "a/../../x"] {
-            assert!(matches!(run.write_file(name, b""), Err(DataError::BadName { .. })), "{name}");
+            assert!(
+                matches!(run.write_file(name, b""), Err(DataError::BadName { .. })),
+                "{name}"
+            );
         }
     }
 
@@ -361,6 +412,21 @@ mod tests {
         let refused = RunDir::create(&folder.path().join("file/run")).unwrap_err();
         assert!(matches!(refused, DataError::Unwritable { .. }), "{refused}");
         assert_eq!(refused.kind(), ErrorKind::Usage);
+    }
+
+    #[test]
+    fn a_file_whose_writing_fails_is_not_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("parts/part-000000.parquet");
+        let failed = publish(&path, |file| {
+            file.write_all(b"half").unwrap();
+            Err(DataError::NoInputs)
+        });
+        assert!(matches!(failed, Err(DataError::NoInputs)));
+        assert_eq!(
+            fs::read_dir(folder.path().join("parts")).unwrap().count(),
+            0
+        );
     }
 
     #[test]

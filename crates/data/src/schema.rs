@@ -8,7 +8,10 @@ use serde::{Deserialize, Serialize};
 /// Type of a column that can be a feature, a value or an id. A dictionary counts as what it is a dictionary of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "the names are Arrow's, and so are the meanings")]
+#[expect(
+    missing_docs,
+    reason = "the names are Arrow's, and so are the meanings"
+)]
 pub enum ColumnType {
     Boolean,
     Int8,
@@ -136,11 +139,14 @@ pub(crate) fn nearest_names(schema: &Schema, name: &str) -> Vec<String> {
     let mut scored: Vec<(usize, &str)> = schema
         .fields()
         .iter()
-        .map(|field| {
-            let distance = strsim::damerau_levenshtein(&field.name().to_lowercase(), &wanted);
-            (distance, field.name().as_str())
+        .filter_map(|field| {
+            let known = field.name().to_lowercase();
+            let distance = strsim::damerau_levenshtein(&known, &wanted);
+            let is_near = distance <= (name.chars().count() / 3).max(2);
+            // `customer` for `customer_id`: a word left out is many letters away, and yet near.
+            let is_part = !wanted.is_empty() && (known.contains(&wanted) || wanted.contains(&known));
+            (is_near || is_part).then_some((distance, field.name().as_str()))
         })
-        .filter(|(distance, _)| *distance <= (name.chars().count() / 3).max(2))
         .collect();
     scored.sort_unstable();
     scored

@@ -101,7 +101,9 @@ impl StatsPartial {
     pub fn add_block(&mut self, request: &StatsRequest, raw: &RawBlock) {
         self.n_rows += raw.n_rows as u64;
         self.n_dropped += raw.n_dropped as u64;
-        for (feature_idx, (asked, seen)) in request.features.iter().zip(&mut self.features).enumerate() {
+        for (feature_idx, (asked, seen)) in
+            request.features.iter().zip(&mut self.features).enumerate()
+        {
             let column = &raw.columns[feature_idx];
             seen.counts.merge(&raw.counts[feature_idx]);
             for (digit, histogram) in asked.digits.iter().zip(&mut seen.histograms) {
@@ -120,7 +122,11 @@ impl StatsPartial {
     pub fn merge(&mut self, other: &Self) {
         self.n_rows += other.n_rows;
         self.n_dropped += other.n_dropped;
-        assert_eq!(self.features.len(), other.features.len(), "partials of one request");
+        assert_eq!(
+            self.features.len(),
+            other.features.len(),
+            "partials of one request"
+        );
         for (mine, theirs) in self.features.iter_mut().zip(&other.features) {
             mine.counts.merge(&theirs.counts);
             mine.moments.merge(&theirs.moments);
@@ -149,7 +155,8 @@ impl PartialEq for Scratch {
 
 impl Scratch {
     fn count(&mut self, column: &[f64], histogram: &mut BTreeMap<u32, Bucket>) {
-        self.buckets.resize(1 << FIRST_DIGIT_BITS, Bucket::default());
+        self.buckets
+            .resize(1 << FIRST_DIGIT_BITS, Bucket::default());
         for x in column.iter().filter(|x| !x.is_nan()) {
             let bits = ordered_bits(*x);
             let digit = (bits >> (64 - FIRST_DIGIT_BITS)) as u32;

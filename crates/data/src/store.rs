@@ -54,7 +54,11 @@ impl BlockStore {
     /// Keeps up to `budget_bytes` of blocks in memory; the rest goes to a file in `spill_dir`, made when first needed.
     pub fn new(budget_bytes: usize, spill_dir: &Path) -> Self {
         let state = Mutex::default();
-        Self { budget_bytes, spill_dir: spill_dir.into(), state }
+        Self {
+            budget_bytes,
+            spill_dir: spill_dir.into(),
+            state,
+        }
     }
 
     /// Keeps a block, in place of an earlier one of the same id.
@@ -99,7 +103,10 @@ impl BlockStore {
         match slot {
             Some(Slot::Resident(block)) => Ok(block),
             Some(Slot::Spilled(spilled)) => spilled.read(id, &self.spill_dir).map(Arc::new),
-            None => Err(DataError::Unknown { what: "block", id: id.0 }),
+            None => Err(DataError::Unknown {
+                what: "block",
+                id: id.0,
+            }),
         }
     }
 
@@ -123,8 +130,9 @@ impl BlockStore {
         let file = match &state.file {
             Some(file) => file.clone(),
             None => {
-                let file = tempfile::tempfile_in(&self.spill_dir)
-                    .map_err(|error| DataError::io("make a spill file in", &self.spill_dir, error))?;
+                let file = tempfile::tempfile_in(&self.spill_dir).map_err(|error| {
+                    DataError::io("make a spill file in", &self.spill_dir, error)
+                })?;
                 state.file.insert(Arc::new(file)).clone()
             }
         };
@@ -159,7 +167,11 @@ fn encode(block: &GridBlock) -> Vec<u8> {
     let rows = &block.block;
     let (values, source_rows) = (block.values.as_deref(), block.source_rows.as_deref());
     let mut bytes = vec![0; rows.tiles().len() / LANES * LANE_BYTES];
-    for (lanes, out) in rows.tiles().chunks_exact(LANES).zip(bytes.chunks_exact_mut(LANE_BYTES)) {
+    for (lanes, out) in rows
+        .tiles()
+        .chunks_exact(LANES)
+        .zip(bytes.chunks_exact_mut(LANE_BYTES))
+    {
         let (low, high) = out.split_at_mut(LANES * 2);
         for ((value, low), high) in lanes.iter().zip(low.chunks_exact_mut(2)).zip(high) {
             let bits = (value + LIFT).to_bits();
@@ -168,14 +180,27 @@ fn encode(block: &GridBlock) -> Vec<u8> {
         }
     }
     bytes.extend(rows.keys().iter().flat_map(|key| key.to_le_bytes()));
-    bytes.extend(values.unwrap_or_default().iter().flat_map(|value| value.to_le_bytes()));
-    bytes.extend(source_rows.unwrap_or_default().iter().flat_map(|row| row.to_le_bytes()));
+    bytes.extend(
+        values
+            .unwrap_or_default()
+            .iter()
+            .flat_map(|value| value.to_le_bytes()),
+    );
+    bytes.extend(
+        source_rows
+            .unwrap_or_default()
+            .iter()
+            .flat_map(|row| row.to_le_bytes()),
+    );
     bytes
 }
 
 #[inline]
 fn decode_lanes(bytes: &[u8], out: &mut [f32]) {
-    for (bytes, lanes) in bytes.chunks_exact(LANE_BYTES).zip(out.chunks_exact_mut(LANES)) {
+    for (bytes, lanes) in bytes
+        .chunks_exact(LANE_BYTES)
+        .zip(out.chunks_exact_mut(LANES))
+    {
         let (low, high) = bytes.split_at(LANES * 2);
         for ((low, high), value) in low.chunks_exact(2).zip(high).zip(lanes) {
             let low = u16::from_le_bytes([low[0], low[1]]);
@@ -187,7 +212,11 @@ fn decode_lanes(bytes: &[u8], out: &mut [f32]) {
 
 impl Spilled {
     fn read(&self, id: BlockId, spill_dir: &Path) -> Result<GridBlock, DataError> {
-        let mut reader = Reader { spilled: self, offset: self.offset, hasher: blake3::Hasher::new() };
+        let mut reader = Reader {
+            spilled: self,
+            offset: self.offset,
+            hasher: blake3::Hasher::new(),
+        };
         let unreadable = |error| DataError::io("read spilled rows from", spill_dir, error);
         let mut tiles = vec![0.0; self.n_rows.div_ceil(LANES) * LANES * self.n_features];
         let mut chunk = vec![0; CHUNK_LANES * LANE_BYTES];
@@ -196,15 +225,30 @@ impl Spilled {
             reader.fill(bytes).map_err(unreadable)?;
             decode_lanes(bytes, lanes);
         }
-        let keys = reader.numbers(true, u64::from_le_bytes).map_err(unreadable)?;
-        let values = reader.numbers(self.has_values, i64::from_le_bytes).map_err(unreadable)?;
-        let source_rows = reader.numbers(self.has_source_rows, u32::from_le_bytes).map_err(unreadable)?;
+        let keys = reader
+            .numbers(true, u64::from_le_bytes)
+            .map_err(unreadable)?;
+        let values = reader
+            .numbers(self.has_values, i64::from_le_bytes)
+            .map_err(unreadable)?;
+        let source_rows = reader
+            .numbers(self.has_source_rows, u32::from_le_bytes)
+            .map_err(unreadable)?;
         let damaged = DataError::SpillDamaged { block: id };
         if reader.hasher.finalize() != self.hash {
             return Err(damaged);
         }
-        let block = Block::from_tiles(u64::from(id.0), self.n_features, tiles, keys.unwrap_or_default());
-        Ok(GridBlock { block: block.map_err(|_| damaged)?, values, source_rows })
+        let block = Block::from_tiles(
+            u64::from(id.0),
+            self.n_features,
+            tiles,
+            keys.unwrap_or_default(),
+        );
+        Ok(GridBlock {
+            block: block.map_err(|_| damaged)?,
+            values,
+            source_rows,
+        })
     }
 }
 
@@ -235,7 +279,9 @@ impl Reader<'_> {
         let mut bytes = vec![0; self.spilled.n_rows * N];
         self.fill(&mut bytes)?;
         let (numbers, _) = bytes.as_chunks::<N>();
-        Ok(Some(numbers.iter().map(|bytes| from_bytes(*bytes)).collect()))
+        Ok(Some(
+            numbers.iter().map(|bytes| from_bytes(*bytes)).collect(),
+        ))
     }
 }
 
@@ -262,8 +308,17 @@ mod tests {
     }
 
     fn blocks() -> Vec<GridBlock> {
-        let shapes = [(1, true), (40_000, false), (0, true), (16, true), (17, false)];
-        (0..).zip(shapes).map(|(id, (n_rows, has_rest))| block(id, n_rows, has_rest)).collect()
+        let shapes = [
+            (1, true),
+            (40_000, false),
+            (0, true),
+            (16, true),
+            (17, false),
+        ];
+        (0..)
+            .zip(shapes)
+            .map(|(id, (n_rows, has_rest))| block(id, n_rows, has_rest))
+            .collect()
     }
 
     #[test]
@@ -287,7 +342,11 @@ mod tests {
                 }
             });
         }
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "the file has no name");
+        assert_eq!(
+            std::fs::read_dir(folder.path()).unwrap().count(),
+            0,
+            "the file has no name"
+        );
     }
 
     #[test]
@@ -311,7 +370,10 @@ mod tests {
             read_exact_at(&file, &mut byte, offset).unwrap();
             write_all_at(&file, &[byte[0] ^ 4], offset).unwrap();
             let refused = store.get(BlockId(4)).unwrap_err();
-            assert!(matches!(refused, DataError::SpillDamaged { block: BlockId(4) }), "{refused}");
+            assert!(
+                matches!(refused, DataError::SpillDamaged { block: BlockId(4) }),
+                "{refused}"
+            );
             write_all_at(&file, &byte, offset).unwrap();
             store.get(BlockId(4)).unwrap();
         }
@@ -320,14 +382,21 @@ mod tests {
     #[test]
     fn a_block_that_is_not_there_is_an_error() {
         let store = BlockStore::new(0, Path::new("."));
-        assert!(matches!(store.get(BlockId(9)), Err(DataError::Unknown { id: 9, .. })));
+        assert!(matches!(
+            store.get(BlockId(9)),
+            Err(DataError::Unknown { id: 9, .. })
+        ));
     }
 
     #[cfg(target_os = "linux")]
     #[test]
     fn a_full_disk_is_said_to_be_full() {
         let store = BlockStore::new(0, Path::new("/tmp"));
-        let full = File::options().read(true).write(true).open("/dev/full").unwrap();
+        let full = File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/full")
+            .unwrap();
         store.lock().file = Some(Arc::new(full));
         let refused = store.insert(BlockId(0), block(0, 10, false)).unwrap_err();
         assert!(matches!(refused, DataError::DiskFull { .. }), "{refused}");

@@ -148,7 +148,10 @@ impl Transform {
                 warnings.push(constant_warning(&feature, summary.min, summary.max));
                 middles.push(feature.constant());
             } else {
-                let (low, high) = (feature.to_clustered(summary.low), feature.to_clustered(summary.high));
+                let (low, high) = (
+                    feature.to_clustered(summary.low),
+                    feature.to_clustered(summary.high),
+                );
                 // Halved first: the range itself may overflow.
                 half_range = half_range.max(high / 2.0 - low / 2.0);
                 middles.push(low / 2.0 + high / 2.0);
@@ -164,7 +167,12 @@ impl Transform {
                 feature.offset = middle;
             }
         }
-        Self { kind, grid_step_exponent, features, warnings }
+        Self {
+            kind,
+            grid_step_exponent,
+            features,
+            warnings,
+        }
     }
 
     /// As asked for.
@@ -204,7 +212,10 @@ impl Transform {
 
     /// [n_features] raw values to [n_features] grid values.
     pub fn row_to_grid(&self, row: &[f64]) -> Vec<i32> {
-        row.iter().enumerate().map(|(feature_idx, x)| self.to_grid(feature_idx, *x)).collect()
+        row.iter()
+            .enumerate()
+            .map(|(feature_idx, x)| self.to_grid(feature_idx, *x))
+            .collect()
     }
 
     /// A place on the grid, whole or between, in clustered units.
@@ -216,29 +227,45 @@ impl Transform {
         }
     }
 
-    /// A place on the grid, whole or between, in raw units: the inverse of [`Transform::to_grid`] up to half a step.
+    /// A place on the grid, whole or between, in raw units: the inverse of [`Transform::to_grid`] up to half a step, and never
+    /// outside the feature's range.
     pub fn from_grid(&self, feature_idx: usize, q: f64) -> f64 {
         let feature = &self.features[feature_idx];
         match feature.is_constant() {
             true => feature.clip_low,
-            false => feature.kind.invert(self.clustered(feature_idx, q) * feature.sd + feature.mean),
+            false => {
+                let shaped = self.clustered(feature_idx, q) * feature.sd + feature.mean;
+                feature
+                    .kind
+                    .invert(shaped)
+                    .clamp(feature.clip_low, feature.clip_high)
+            }
         }
     }
 
     /// [n_features] grid values in clustered units.
     pub fn row_to_clustered(&self, row: &[i32]) -> Vec<f64> {
-        row.iter().enumerate().map(|(feature_idx, q)| self.clustered(feature_idx, f64::from(*q))).collect()
+        row.iter()
+            .enumerate()
+            .map(|(feature_idx, q)| self.clustered(feature_idx, f64::from(*q)))
+            .collect()
     }
 
     /// [n_features] grid values in raw units.
     pub fn row_to_raw(&self, row: &[i32]) -> Vec<f64> {
-        row.iter().enumerate().map(|(feature_idx, q)| self.from_grid(feature_idx, f64::from(*q))).collect()
+        row.iter()
+            .enumerate()
+            .map(|(feature_idx, q)| self.from_grid(feature_idx, f64::from(*q)))
+            .collect()
     }
 
     /// The lowest and highest grid value of a feature.
     pub fn grid_range(&self, feature_idx: usize) -> (i32, i32) {
         let feature = &self.features[feature_idx];
-        (self.to_grid(feature_idx, feature.clip_low), self.to_grid(feature_idx, feature.clip_high))
+        (
+            self.to_grid(feature_idx, feature.clip_low),
+            self.to_grid(feature_idx, feature.clip_high),
+        )
     }
 
     /// Exact, as both are powers of two.
@@ -250,7 +277,9 @@ impl Transform {
 fn constant_warning(feature: &FeatureTransform, min: f64, max: f64) -> String {
     let (name, value) = (&feature.name, feature.clip_low);
     if min == max {
-        return format!("feature `{name}` is {value} in every row and tells customers apart in nothing");
+        return format!(
+            "feature `{name}` is {value} in every row and tells customers apart in nothing"
+        );
     }
     format!(
         "feature `{name}` is {value} in at least 99 % of the rows; clipped at 0.5 % and 99.5 % it tells customers apart in nothing"
@@ -282,7 +311,17 @@ mod tests {
 
     fn summary(shape: Shape, low: f64, high: f64, mean: f64, sd: f64) -> Summary {
         let name = "x".to_owned();
-        Summary { name, shape, low, high, min: low, max: high, mean, sd, impute: Some(low) }
+        Summary {
+            name,
+            shape,
+            low,
+            high,
+            min: low,
+            max: high,
+            mean,
+            sd,
+            impute: Some(low),
+        }
     }
 
     fn frozen(summaries: Vec<Summary>) -> Transform {
@@ -292,8 +331,15 @@ mod tests {
     #[test]
     fn every_value_in_range_is_on_the_grid_and_comes_back_within_half_a_step() {
         let ranges = [
-            (0.0, 1.0), (-1e300, 1e300), (f64::MIN, f64::MAX), (1e15, 1e15 + 1.0), (3e6 - 2e3, 3e6 + 2e3),
-            (-1e-300, 2e-300), (5e-324, 1e-320), (-7.0, -7.0), (1.7e18, 1.8e18),
+            (0.0, 1.0),
+            (-1e300, 1e300),
+            (f64::MIN, f64::MAX),
+            (1e15, 1e15 + 1.0),
+            (3e6 - 2e3, 3e6 + 2e3),
+            (-1e-300, 2e-300),
+            (5e-324, 1e-320),
+            (-7.0, -7.0),
+            (1.7e18, 1.8e18),
         ];
         for (low, high) in ranges {
             let transform = frozen(vec![summary(Shape::Identity, low, high, 0.0, 1.0)]);
@@ -304,7 +350,10 @@ mod tests {
                 let q = transform.to_grid(0, x);
                 assert!(q.abs() < GRID_LIMIT, "{low}..{high}: {q}");
                 let back = transform.from_grid(0, q.into());
-                assert!((back - x).abs() <= step * 0.5 + x.abs() * 1e-15, "{low}..{high}: {x} {back}");
+                assert!(
+                    (back - x).abs() <= step * 0.5 + x.abs() * 1e-15,
+                    "{low}..{high}: {x} {back}"
+                );
             }
         }
     }
@@ -324,7 +373,10 @@ mod tests {
         let wide = summary(Shape::Identity, 0.0, 1_000.0, 0.0, 1.0);
         let transform = frozen(vec![narrow, wide]);
         let (low, high) = transform.grid_range(0);
-        assert_eq!(f64::from(high - low), (1.0 / transform.grid_step()).round_ties_even());
+        assert_eq!(
+            f64::from(high - low),
+            (1.0 / transform.grid_step()).round_ties_even()
+        );
     }
 
     #[test]
@@ -335,8 +387,14 @@ mod tests {
             summary(Shape::Identity, 0.0, 9.0, 0.0, 1.0),
         ]);
         assert_eq!(transform.row_to_grid(&[77.0, 0.3, 0.0])[..2], [0, 0]);
-        assert_eq!((transform.from_grid(0, 0.0), transform.from_grid(1, 0.0)), (0.1, 0.3));
-        assert_eq!((transform.clustered(0, 0.0), transform.clustered(1, 0.0)), (0.1, 0.0));
+        assert_eq!(
+            (transform.from_grid(0, 0.0), transform.from_grid(1, 0.0)),
+            (0.1, 0.3)
+        );
+        assert_eq!(
+            (transform.clustered(0, 0.0), transform.clustered(1, 0.0)),
+            (0.1, 0.0)
+        );
         assert_eq!(transform.warnings().len(), 2);
     }
 

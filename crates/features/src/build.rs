@@ -33,10 +33,16 @@ pub struct BuildOptions {
 /// # Errors
 /// [`FeatureError`]: the config asks for what the tables do not have, the tables are not what they must be, nothing is left
 /// after the filters, or the output cannot be written.
-pub fn build(config: &Config, out_dir: &Path, options: &BuildOptions) -> Result<FeatureTable, FeatureError> {
+pub fn build(
+    config: &Config,
+    out_dir: &Path,
+    options: &BuildOptions,
+) -> Result<FeatureTable, FeatureError> {
     let started = Instant::now();
-    std::fs::create_dir_all(out_dir)
-        .map_err(|source| FeatureError::Write { path: out_dir.to_owned(), source })?;
+    std::fs::create_dir_all(out_dir).map_err(|source| FeatureError::Write {
+        path: out_dir.to_owned(),
+        source,
+    })?;
     let session = Session::new(options, Some(out_dir))?;
     let plan = Plan::new(config, &session)?;
     plan.register(&session)?;
@@ -67,12 +73,19 @@ fn check_products_are_unique(plan: &Plan, session: &Session) -> Result<(), Featu
     let Some(products) = &plan.products else {
         return Ok(());
     };
-    let batches = session.rows("look for repeated products", &sql::repeated_products(&products.key))?;
+    let batches = session.rows(
+        "look for repeated products",
+        &sql::repeated_products(&products.key),
+    )?;
     let (n_repeated, n_surplus) = (number(&batches, 0), number(&batches, 1));
     if n_repeated == 0 {
         return Ok(());
     }
-    Err(FeatureError::RepeatedProducts { column: products.key.clone(), n_repeated, n_surplus })
+    Err(FeatureError::RepeatedProducts {
+        column: products.key.clone(),
+        n_repeated,
+        n_surplus,
+    })
 }
 
 /// What a first look at the lines finds.
@@ -89,18 +102,26 @@ fn audit(plan: &Plan, session: &Session) -> Result<Audit, FeatureError> {
     let mut last_day = None;
     for batch in &batches {
         let column = |idx: usize| batch.column(idx).as_primitive::<Int64Type>();
-        let days = batch.column(sql::AUDIT_LAST_DAY).as_primitive::<Int32Type>();
+        let days = batch
+            .column(sql::AUDIT_LAST_DAY)
+            .as_primitive::<Int32Type>();
         for row in 0..batch.num_rows() {
             let n = count(column(sql::AUDIT_LINES).value(row));
             lines.read += n;
-            *tally(&mut lines, Reason::from_code(column(sql::AUDIT_REASON).value(row))) += n;
+            *tally(
+                &mut lines,
+                Reason::from_code(column(sql::AUDIT_REASON).value(row)),
+            ) += n;
             if column(sql::AUDIT_REASON).value(row) == Reason::Kept.code() {
                 last_day = days.is_valid(row).then(|| days.value(row));
                 lines.unknown_product = count(column(sql::AUDIT_UNKNOWN_PRODUCT).value(row));
                 for (idx, money) in plan.money_columns().iter().enumerate() {
                     let n_lines = count(column(sql::AUDIT_NOT_MONEY + idx).value(row));
                     if n_lines > 0 {
-                        return Err(FeatureError::NotMoney { column: (*money).to_owned(), n_lines });
+                        return Err(FeatureError::NotMoney {
+                            column: (*money).to_owned(),
+                            n_lines,
+                        });
                     }
                 }
             }
@@ -130,7 +151,9 @@ fn number(batches: &[RecordBatch], column: usize) -> u64 {
     batches
         .iter()
         .find(|batch| batch.num_rows() > 0)
-        .map_or(0, |batch| count(batch.column(column).as_primitive::<Int64Type>().value(0)))
+        .map_or(0, |batch| {
+            count(batch.column(column).as_primitive::<Int64Type>().value(0))
+        })
 }
 
 /// A count, as the engine gives it.

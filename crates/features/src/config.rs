@@ -63,7 +63,9 @@ pub struct TransactionTable {
     /// Columns with money taken off by coupons, of either sign.
     #[serde(default, deserialize_with = "one_or_many")]
     pub coupon_discount: Vec<String>,
-    /// SQL predicate that holds for merchandise; may name columns of both tables.
+    /// SQL predicate that holds for merchandise; may name columns of both tables (of two of one name it means the
+    /// transactions'). As in SQL, a line stays when it is true; where it is unknown because the line's product is not in the
+    /// product table, the line stays too.
     #[serde(rename = "where")]
     pub filter: Option<String>,
 }
@@ -217,7 +219,9 @@ fn expand_variables(path: &str) -> Result<String, FeatureError> {
 
 /// Turns serde's message into the line, the key and the nearest key.
 fn syntax_error(text: &str, error: &toml::de::Error) -> FeatureError {
-    let line = error.span().map(|span| 1 + text[..span.start].matches('\n').count());
+    let line = error
+        .span()
+        .map(|span| 1 + text[..span.start].matches('\n').count());
     let message = error.message();
     // serde writes: unknown field `x`, expected one of `a`, `b`
     if message.starts_with("unknown field") {
@@ -255,7 +259,10 @@ fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>
 /// Accepts `5` and `"2..8"`.
 fn text_or_integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     #[derive(Deserialize)]
-    #[serde(untagged, expecting = "expected a whole number or a string such as \"2..8\"")]
+    #[serde(
+        untagged,
+        expecting = "expected a whole number or a string such as \"2..8\""
+    )]
     enum TextOrInteger {
         Text(String),
         Integer(i64),
@@ -279,10 +286,14 @@ fn date<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D:
         Date::Native(date) => Some(date),
     };
     match date {
-        Some(toml::value::Datetime { date: Some(date), time: None, offset: None }) => {
-            Ok(Some(date.to_string()))
-        }
-        _ => Err(serde::de::Error::custom("expected a date such as 2018-01-01")),
+        Some(toml::value::Datetime {
+            date: Some(date),
+            time: None,
+            offset: None,
+        }) => Ok(Some(date.to_string())),
+        _ => Err(serde::de::Error::custom(
+            "expected a date such as 2018-01-01",
+        )),
     }
 }
 
@@ -290,7 +301,8 @@ fn date<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D:
 mod tests {
     use super::*;
 
-    const SMALL: &str = "[tables.transactions]\npath = \"tx.parquet\"\ncustomer = \"c\"\ntimestamp = \"t\"\n";
+    const SMALL: &str =
+        "[tables.transactions]\npath = \"tx.parquet\"\ncustomer = \"c\"\ntimestamp = \"t\"\n";
 
     fn read(extra: &str) -> Result<Config, FeatureError> {
         Config::from_toml(&format!("{SMALL}{extra}"), Path::new("/base"))
@@ -307,36 +319,62 @@ mod tests {
     #[test]
     fn an_unknown_key_is_named_with_its_line_and_the_nearest_key() {
         let error = read("custmer = \"x\"\n").unwrap_err();
-        let FeatureError::UnknownKey { line, key, nearest, .. } = &error else {
+        let FeatureError::UnknownKey {
+            line, key, nearest, ..
+        } = &error
+        else {
             panic!("{error:?}");
         };
-        assert_eq!((*line, key.as_str(), nearest.as_deref()), (5, "custmer", Some("customer")));
+        assert_eq!(
+            (*line, key.as_str(), nearest.as_deref()),
+            (5, "custmer", Some("customer"))
+        );
         assert_eq!(error.to_string(), "line 5: `custmer` is not a known key");
-        assert_eq!(error.hint().as_deref(), Some("the nearest key is `customer`"));
+        assert_eq!(
+            error.hint().as_deref(),
+            Some("the nearest key is `customer`")
+        );
     }
 
     #[test]
     fn an_unknown_section_is_an_unknown_key() {
         let error = read("[feature]\n").unwrap_err();
-        assert!(matches!(&error, FeatureError::UnknownKey { key, nearest, .. }
-            if key == "feature" && nearest.as_deref() == Some("features")), "{error:?}");
+        assert!(
+            matches!(&error, FeatureError::UnknownKey { key, nearest, .. }
+            if key == "feature" && nearest.as_deref() == Some("features")),
+            "{error:?}"
+        );
     }
 
     #[test]
     fn broken_toml_and_wrong_types_are_named_with_their_line() {
-        for (extra, line) in [("amount = \n", 5), ("[fit]\nrestarts = \"four\"\n", 6), ("amount = 3\n", 5)] {
+        for (extra, line) in [
+            ("amount = \n", 5),
+            ("[fit]\nrestarts = \"four\"\n", 6),
+            ("amount = 3\n", 5),
+        ] {
             let error = read(extra).unwrap_err();
-            assert!(matches!(&error, FeatureError::ConfigSyntax { line: found, .. } if *found == line), "{extra}: {error:?}");
+            assert!(
+                matches!(&error, FeatureError::ConfigSyntax { line: found, .. } if *found == line),
+                "{extra}: {error:?}"
+            );
         }
     }
 
     #[test]
     fn paths_take_lists_absolute_paths_and_the_environment() {
-        let text = SMALL.replace("\"tx.parquet\"", "[\"a.parquet\", \"/b.parquet\", \"${CARGO_PKG_NAME}/*.parquet\"]");
+        let text = SMALL.replace(
+            "\"tx.parquet\"",
+            "[\"a.parquet\", \"/b.parquet\", \"${CARGO_PKG_NAME}/*.parquet\"]",
+        );
         let config = Config::from_toml(&text, Path::new("/base")).unwrap();
         assert_eq!(
             config.tables.transactions.path,
-            ["/base/a.parquet", "/b.parquet", "/base/clientele-features/*.parquet"]
+            [
+                "/base/a.parquet",
+                "/b.parquet",
+                "/base/clientele-features/*.parquet"
+            ]
         );
     }
 
@@ -344,7 +382,9 @@ mod tests {
     fn an_unset_variable_is_named() {
         let text = SMALL.replace("tx.parquet", "${CLIENTELE_NO_SUCH_VARIABLE}/tx.parquet");
         let error = Config::from_toml(&text, Path::new("")).unwrap_err();
-        assert!(matches!(&error, FeatureError::UnsetVariable { name, .. } if name == "CLIENTELE_NO_SUCH_VARIABLE"));
+        assert!(
+            matches!(&error, FeatureError::UnsetVariable { name, .. } if name == "CLIENTELE_NO_SUCH_VARIABLE")
+        );
     }
 
     #[test]
@@ -353,15 +393,30 @@ mod tests {
             let config = read(&format!("[features]\nas_of = {text}\n")).unwrap();
             assert_eq!(config.features.as_of.as_deref(), Some("2018-01-01"));
         }
-        for text in ["\"soon\"", "2018-01-01T00:00:00", "20180101", "\"2018-02-31\""] {
-            assert!(read(&format!("[features]\nas_of = {text}\n")).is_err(), "{text}");
+        for text in [
+            "\"soon\"",
+            "2018-01-01T00:00:00",
+            "20180101",
+            "\"2018-02-31\"",
+        ] {
+            assert!(
+                read(&format!("[features]\nas_of = {text}\n")).is_err(),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn k_is_taken_as_a_number_or_a_range() {
         for (text, k) in [("5", "5"), ("\"2..8\"", "2..8")] {
-            assert_eq!(read(&format!("[fit]\nk = {text}\n")).unwrap().fit.k.as_deref(), Some(k));
+            assert_eq!(
+                read(&format!("[fit]\nk = {text}\n"))
+                    .unwrap()
+                    .fit
+                    .k
+                    .as_deref(),
+                Some(k)
+            );
         }
     }
 

@@ -33,6 +33,9 @@ pub struct FeatureEntry {
     pub high_word: String,
     /// The adjective for a customer with a low value: "recent".
     pub low_word: String,
+    /// The adjective for a customer whose value is exactly 1: "one-time". None: as for a low value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub one_word: Option<String>,
     /// How it is computed, in one sentence.
     pub description: String,
 }

@@ -1,10 +1,26 @@
 //! What can go wrong on the way from raw tables to a feature table: facts with their numbers, and the way out.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
 use clientele_data::{BadFile, DataError, ErrorKind};
 use datafusion::error::DataFusionError;
+
+/// The type that a column has in one file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TypeInFile {
+    /// The file.
+    pub file: PathBuf,
+    /// The type.
+    pub data_type: String,
+}
+
+impl fmt::Display for TypeInFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} in `{}`", self.data_type, self.file.display())
+    }
+}
 
 /// Why there is no feature table.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +78,7 @@ pub enum FeatureError {
         /// The table.
         table: &'static str,
         /// Which, and why.
-        source: DataError,
+        source: Box<DataError>,
     },
     /// Files of a table are not readable Parquet; all of them are listed.
     #[error("table `{table}`: {} of {n_files} files cannot be read: {}", bad.len(), list(bad))]
@@ -95,7 +111,9 @@ pub enum FeatureError {
         nearest: Option<String>,
     },
     /// A column has a type that its role cannot use.
-    #[error("column `{column}` of table `{table}` cannot be the {role}: its type is {found}; it must be {wanted}")]
+    #[error(
+        "column `{column}` of table `{table}` cannot be the {role}: its type is {found}; it must be {wanted}"
+    )]
     ColumnType {
         /// The table.
         table: &'static str,
@@ -109,23 +127,21 @@ pub enum FeatureError {
         wanted: &'static str,
     },
     /// A column has one type in one file and another in another.
-    #[error("column `{column}` of table `{table}` is {first_type} in `{}` and {other_type} in `{}`", first.display(), other.display())]
+    #[error("column `{column}` of table `{table}` is {first} and {other}")]
     MixedTypes {
         /// The table.
         table: &'static str,
         /// The column.
         column: String,
-        /// The first file.
-        first: PathBuf,
-        /// The type there.
-        first_type: String,
-        /// The first file that differs.
-        other: PathBuf,
-        /// The type there.
-        other_type: String,
+        /// In the first file.
+        first: Box<TypeInFile>,
+        /// In the first file that differs.
+        other: Box<TypeInFile>,
     },
     /// Transactions and products name products in ways that cannot be compared.
-    #[error("products cannot be joined: `{product}` of table `transactions` is {product_type}, `{key}` of table `products` is {key_type}")]
+    #[error(
+        "products cannot be joined: `{product}` of table `transactions` is {product_type}, `{key}` of table `products` is {key_type}"
+    )]
     KeyTypes {
         /// The product column of the transactions.
         product: String,
@@ -199,7 +215,9 @@ pub enum FeatureError {
         name: String,
     },
     /// The product table has a product more than once.
-    #[error("table `products` has {n_surplus} rows too many: `{column}` repeats for {n_repeated} products")]
+    #[error(
+        "table `products` has {n_surplus} rows too many: `{column}` repeats for {n_repeated} products"
+    )]
     RepeatedProducts {
         /// The key column.
         column: String,
@@ -209,7 +227,9 @@ pub enum FeatureError {
         n_surplus: u64,
     },
     /// Amounts are not numbers, or too large for money.
-    #[error("column `{column}` of table `transactions` is not finite, or beyond 10^13, in {n_lines} lines")]
+    #[error(
+        "column `{column}` of table `transactions` is not finite, or beyond 10^13, in {n_lines} lines"
+    )]
     NotMoney {
         /// The column.
         column: String,
@@ -340,10 +360,15 @@ impl FeatureError {
         let step = step.to_owned();
         let out_of_memory = matches!(source.find_root(), DataFusionError::ResourcesExhausted(_));
         match memory_bytes {
-            Some(memory_bytes) if out_of_memory => {
-                Self::Memory { step, memory_bytes, source: Box::new(source) }
-            }
-            _ => Self::Query { step, source: Box::new(source) },
+            Some(memory_bytes) if out_of_memory => Self::Memory {
+                step,
+                memory_bytes,
+                source: Box::new(source),
+            },
+            _ => Self::Query {
+                step,
+                source: Box::new(source),
+            },
         }
     }
 }
@@ -369,7 +394,12 @@ fn query_kind(error: &DataFusionError) -> ErrorKind {
 /// The word nearest in spelling, if any is near enough to be meant.
 pub(crate) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
     known
-        .map(|candidate| (strsim::damerau_levenshtein(&word.to_lowercase(), &candidate.to_lowercase()), candidate))
+        .map(|candidate| {
+            (
+                strsim::damerau_levenshtein(&word.to_lowercase(), &candidate.to_lowercase()),
+                candidate,
+            )
+        })
         .min()
         .filter(|(distance, candidate)| *distance <= candidate.chars().count().max(3) / 2)
         .map(|(_, candidate)| candidate.to_owned())

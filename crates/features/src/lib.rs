@@ -24,11 +24,11 @@ mod tables;
 mod write;
 
 pub use build::{BuildOptions, build};
+pub use clientele_data::ErrorKind;
 pub use config::{
     Activity, Config, FeatureChoice, FitSettings, PersonaSettings, ProductTable, Tables,
     TransactionTable,
 };
 pub use dictionary::{CustomerCounts, FeatureEntry, FeatureTable, LineCounts, Unit};
-pub use clientele_data::ErrorKind;
-pub use error::FeatureError;
+pub use error::{FeatureError, TypeInFile};
 pub use init::propose;

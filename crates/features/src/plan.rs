@@ -110,7 +110,11 @@ impl Plan {
     /// The columns of the transactions that hold money.
     pub fn money_columns(&self) -> Vec<&str> {
         let columns = &self.columns;
-        let money = columns.amount.iter().chain(&columns.discount).chain(&columns.coupon_discount);
+        let money = columns
+            .amount
+            .iter()
+            .chain(&columns.discount)
+            .chain(&columns.coupon_discount);
         money.map(String::as_str).collect()
     }
 
@@ -121,9 +125,10 @@ impl Plan {
             Role::Discount => !self.columns.discount.is_empty(),
             Role::Coupon => !self.columns.coupon_discount.is_empty(),
             Role::Variety => self.columns.product.is_some(),
-            Role::PrivateLabel => {
-                self.products.as_ref().is_some_and(|products| products.private_label.is_some())
-            }
+            Role::PrivateLabel => self
+                .products
+                .as_ref()
+                .is_some_and(|products| products.private_label.is_some()),
         }
     }
 
@@ -148,7 +153,9 @@ impl Plan {
         }
         let mut columns = self.features.iter().chain(&self.value);
         if columns.any(|block| block.name == self.id_column) {
-            return Err(FeatureError::IdIsFeature { name: self.id_column.clone() });
+            return Err(FeatureError::IdIsFeature {
+                name: self.id_column.clone(),
+            });
         }
         Ok(())
     }
@@ -195,14 +202,18 @@ impl Plan {
 /// The columns of the transactions besides the customer and the timestamp.
 fn check_transactions(table: &Table, columns: &TransactionTable) -> Result<(), FeatureError> {
     if let Some(timezone) = &columns.timezone {
-        timezone
-            .parse::<Tz>()
-            .map_err(|_| FeatureError::TimeZone { timezone: timezone.clone() })?;
+        timezone.parse::<Tz>().map_err(|_| FeatureError::TimeZone {
+            timezone: timezone.clone(),
+        })?;
     }
     for key in [&columns.basket, &columns.product].into_iter().flatten() {
         table.column_as(key, ColumnRole::Key)?;
     }
-    let money = columns.amount.iter().chain(&columns.discount).chain(&columns.coupon_discount);
+    let money = columns
+        .amount
+        .iter()
+        .chain(&columns.discount)
+        .chain(&columns.coupon_discount);
     for column in money {
         table.column_as(column, ColumnRole::Money)?;
     }
@@ -223,7 +234,9 @@ impl Products {
             });
         };
         let table = Table::open("products", &config.path)?;
-        let key_type = table.column_as(&config.product, ColumnRole::Key)?.data_type();
+        let key_type = table
+            .column_as(&config.product, ColumnRole::Key)?
+            .data_type();
         let sold_type = transactions.column(product)?.data_type();
         if is_text(value_type(key_type)) != is_text(value_type(sold_type)) {
             return Err(FeatureError::KeyTypes {
@@ -258,18 +271,33 @@ impl<'a> Scope<'a> {
         let mut fields = transactions.schema().fields().to_vec();
         if let Some(products) = products {
             let all = products.table.schema().fields();
-            fields.extend(all.iter().filter(|f| products.added.contains(f.name())).cloned());
+            fields.extend(
+                all.iter()
+                    .filter(|f| products.added.contains(f.name()))
+                    .cloned(),
+            );
         }
         let schema = DFSchema::try_from(Schema::new(fields))
             .map_err(|e| FeatureError::query("read the schemas of the tables", None, e))?;
-        Ok(Self { schema, transactions, products })
+        Ok(Self {
+            schema,
+            transactions,
+            products,
+        })
     }
 
     /// Checks a predicate and gives it back in the engine's own spelling, without comments or loose ends.
-    fn predicate(&self, key: &'static str, sql: &str, session: &Session) -> Result<String, FeatureError> {
+    fn predicate(
+        &self,
+        key: &'static str,
+        sql: &str,
+        session: &Session,
+    ) -> Result<String, FeatureError> {
         let unusable = |reason: String| FeatureError::Predicate { key, reason };
         let sql = parse_alone(sql).map_err(unusable)?;
-        let expr = session.parse(&sql, &self.schema).map_err(|e| self.parse_error(key, &e))?;
+        let expr = session
+            .parse(&sql, &self.schema)
+            .map_err(|e| self.parse_error(key, &e))?;
         if let Some(reason) = not_a_row_predicate(&expr) {
             return Err(unusable(reason.to_owned()));
         }
@@ -295,11 +323,20 @@ impl<'a> Scope<'a> {
                 SchemaError::FieldNotFound { field, .. } => FeatureError::PredicateColumn {
                     key,
                     column: field.name.clone(),
-                    nearest: nearest(&field.name, self.schema.fields().iter().map(|f| f.name().as_str())),
+                    nearest: nearest(
+                        &field.name,
+                        self.schema.fields().iter().map(|f| f.name().as_str()),
+                    ),
                 },
-                _ => FeatureError::Predicate { key, reason: first_line(error) },
+                _ => FeatureError::Predicate {
+                    key,
+                    reason: first_line(error),
+                },
             },
-            _ => FeatureError::Predicate { key, reason: first_line(error) },
+            _ => FeatureError::Predicate {
+                key,
+                reason: first_line(error),
+            },
         }
     }
 }
@@ -307,7 +344,9 @@ impl<'a> Scope<'a> {
 /// Parses one expression and nothing after it.
 fn parse_alone(sql: &str) -> Result<String, String> {
     let dialect = GenericDialect {};
-    let mut parser = Parser::new(&dialect).try_with_sql(sql).map_err(|e| e.to_string())?;
+    let mut parser = Parser::new(&dialect)
+        .try_with_sql(sql)
+        .map_err(|e| e.to_string())?;
     let expr = parser.parse_expr().map_err(|e| e.to_string())?;
     match parser.peek_token().token {
         Token::EOF => Ok(expr.to_string()),
@@ -319,7 +358,13 @@ fn parse_alone(sql: &str) -> Result<String, String> {
 fn not_a_row_predicate(expr: &Expr) -> Option<&'static str> {
     let aggregate = |e: &Expr| matches!(e, Expr::AggregateFunction(_) | Expr::WindowFunction(_));
     let subquery = |e: &Expr| {
-        matches!(e, Expr::Exists(_) | Expr::InSubquery(_) | Expr::ScalarSubquery(_) | Expr::SetComparison(_))
+        matches!(
+            e,
+            Expr::Exists(_)
+                | Expr::InSubquery(_)
+                | Expr::ScalarSubquery(_)
+                | Expr::SetComparison(_)
+        )
     };
     if contains(expr, aggregate) {
         Some("it aggregates; a line is judged by itself")
@@ -342,7 +387,12 @@ fn expr_type(expr: &Expr, schema: &DFSchema) -> Result<DataType, DataFusionError
     expr.get_type(schema)
 }
 
+/// What the engine says, without the kind of error and what follows the first line.
 fn first_line(error: &DataFusionError) -> String {
-    let text = error.strip_backtrace();
-    text.lines().next().unwrap_or_default().to_owned()
+    let text = error.find_root().message().into_owned();
+    text.lines()
+        .next()
+        .unwrap_or_default()
+        .trim_end_matches('.')
+        .to_owned()
 }

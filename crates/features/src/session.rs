@@ -48,21 +48,33 @@ impl Session {
         if let Some(spill_dir) = spill_dir {
             environment = environment.with_temp_file_path(spill_dir);
         }
+        let mut settings = settings(n_threads);
         if let Some(memory_bytes) = options.memory_bytes {
-            let pool_bytes = usize::try_from(memory_bytes / 100 * POOL_PERCENT).unwrap_or(usize::MAX);
+            let pool_bytes =
+                usize::try_from(memory_bytes / 100 * POOL_PERCENT).unwrap_or(usize::MAX);
             environment = environment.with_memory_pool(Arc::new(FairSpillPool::new(pool_bytes)));
+            reserve_for_merging(&mut settings, pool_bytes, n_threads);
         }
         let environment = environment
             .build_arc()
             .map_err(|e| FeatureError::query("start", options.memory_bytes, e))?;
-        let context = SessionContext::new_with_config_rt(settings(n_threads), environment);
-        Ok(Self { context, runtime, memory_bytes: options.memory_bytes })
+        let context = SessionContext::new_with_config_rt(settings, environment);
+        Ok(Self {
+            context,
+            runtime,
+            memory_bytes: options.memory_bytes,
+        })
     }
 
-    /// Makes a table known under its name.
+    /// Makes a table known under its own name.
     pub fn register(&self, table: &Table) -> Result<(), FeatureError> {
+        self.register_as(table.name, table)
+    }
+
+    /// Makes a table known under another name.
+    pub fn register_as(&self, name: &str, table: &Table) -> Result<(), FeatureError> {
         listing(table)
-            .and_then(|listing| self.context.register_table(table.name, Arc::new(listing)))
+            .and_then(|listing| self.context.register_table(name, Arc::new(listing)))
             .map(drop)
             .map_err(|e| self.failed(&format!("open table `{}`", table.name), e))
     }
@@ -82,8 +94,15 @@ impl Session {
     /// A large answer, a batch at a time and in order.
     pub fn stream(&self, step: &'static str, sql: &str) -> Result<Batches<'_>, FeatureError> {
         let open = async { self.context.sql(sql).await?.execute_stream().await };
-        let stream = self.runtime.block_on(open).map_err(|e| self.failed(step, e))?;
-        Ok(Batches { session: self, step, stream })
+        let stream = self
+            .runtime
+            .block_on(open)
+            .map_err(|e| self.failed(step, e))?;
+        Ok(Batches {
+            session: self,
+            step,
+            stream,
+        })
     }
 
     fn failed(&self, step: &str, source: DataFusionError) -> FeatureError {
@@ -126,12 +145,21 @@ fn settings(n_threads: usize) -> SessionConfig {
     config
 }
 
+/// Every sort sets this aside to merge what it spilled; a small pool must hold it once a thread, with room for the rest.
+fn reserve_for_merging(settings: &mut SessionConfig, pool_bytes: usize, n_threads: usize) {
+    let reservation = &mut settings
+        .options_mut()
+        .execution
+        .sort_spill_reservation_bytes;
+    *reservation = (*reservation).min(pool_bytes / (8 * n_threads));
+}
+
 /// The files as one table with the schema of the first: columns are matched by name, and the ones in use were compared.
 fn listing(table: &Table) -> Result<ListingTable> {
     let mut urls = Vec::with_capacity(table.files.len());
     for file in &table.files {
-        let absolute = std::path::absolute(file)?;
-        // Built from the path, not parsed: a `[` in a name is no pattern here.
+        // The engine takes no `..`; and built from the path, not parsed, a `[` in a name is no pattern.
+        let absolute = std::fs::canonicalize(file)?;
         let url = Url::from_file_path(&absolute)
             .map_err(|()| DataFusionError::Plan(format!("no URL for {}", absolute.display())))?;
         urls.push(ListingTableUrl::try_new(url, None)?);

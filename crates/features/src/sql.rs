@@ -72,9 +72,12 @@ pub(crate) fn audit(plan: &Plan) -> String {
     sql.push_str("SELECT reason, COUNT(*) AS n_lines, MAX(day) AS last_day,\n");
     sql.push_str("  SUM(CASE WHEN known_product THEN 0 ELSE 1 END) AS n_unknown_product");
     for idx in 0..plan.money_columns().len() {
-        let _ = write!(sql, ",\n  SUM(CASE WHEN not_money_{idx} THEN 1 ELSE 0 END) AS n_not_money_{idx}");
+        let _ = write!(
+            sql,
+            ",\n  SUM(CASE WHEN not_money_{idx} THEN 1 ELSE 0 END) AS n_not_money_{idx}"
+        );
     }
-    sql.push_str("\nFROM lines GROUP BY reason ORDER BY reason");
+    sql.push_str("\nFROM lines GROUP BY reason");
     sql
 }
 
@@ -129,16 +132,29 @@ fn measures(plan: &Plan, columns: &[&'static Block]) -> Vec<Measure> {
 }
 
 /// The measures of the minimum activity, as the blocks `frequency` and `spend` have them.
-const BASKETS: Measure = Measure::Distinct { name: "n_baskets", column: "basket" };
-const SPEND: Measure = Measure::Lines { name: "spend", sql: "SUM(amount)" };
+const BASKETS: Measure = Measure::Distinct {
+    name: "n_baskets",
+    column: "basket",
+};
+const SPEND: Measure = Measure::Lines {
+    name: "spend",
+    sql: "SUM(amount)",
+};
 
 /// Whether a customer did enough, over the measures.
 fn activity(plan: &Plan) -> String {
-    let Activity { min_baskets, min_spend } = plan.activity;
+    let Activity {
+        min_baskets,
+        min_spend,
+    } = plan.activity;
     let baskets = (min_baskets > 0).then(|| format!("n_baskets >= {min_baskets}"));
     let spend = (min_spend > 0.0).then(|| format!("spend >= CAST('{min_spend:.4}' AS {MONEY})"));
     let conditions: Vec<String> = baskets.into_iter().chain(spend).collect();
-    if conditions.is_empty() { "TRUE".into() } else { conditions.join(" AND ") }
+    if conditions.is_empty() {
+        "TRUE".into()
+    } else {
+        conditions.join(" AND ")
+    }
 }
 
 /// One query for all aggregates over lines, one for each count of different values; nulls where another branch speaks.
@@ -146,7 +162,13 @@ fn branches(measures: &[Measure]) -> Vec<String> {
     let columns = |pick: &dyn Fn(&Measure) -> Option<String>| -> String {
         measures
             .iter()
-            .map(|m| format!(", {} AS {}", pick(m).unwrap_or_else(|| "NULL".into()), m.name()))
+            .map(|m| {
+                format!(
+                    ", {} AS {}",
+                    pick(m).unwrap_or_else(|| "NULL".into()),
+                    m.name()
+                )
+            })
             .collect()
     };
     let over_lines = columns(&|measure| match measure {
@@ -154,8 +176,9 @@ fn branches(measures: &[Measure]) -> Vec<String> {
         Measure::Distinct { .. } => None,
     });
     let kept = Reason::Kept.code();
-    let mut branches =
-        vec![format!("    SELECT customer{over_lines} FROM lines WHERE reason = {kept} GROUP BY customer")];
+    let mut branches = vec![format!(
+        "    SELECT customer{over_lines} FROM lines WHERE reason = {kept} GROUP BY customer"
+    )];
     for measure in measures {
         if let Measure::Distinct { name, column } = measure {
             let counted = columns(&|m| (m.name() == *name).then(|| "COUNT(*)".to_owned()));
@@ -173,8 +196,15 @@ fn branches(measures: &[Measure]) -> Vec<String> {
 fn with_lines(plan: &Plan, as_of_day: Option<i32>) -> String {
     let columns = &plan.columns;
     let day = day(plan);
-    let basket = columns.basket.as_ref().map_or_else(|| day.clone(), |basket| quoted(basket));
-    let mut sql = format!("WITH source AS (\n{}\n), lines AS (\n  SELECT {} AS customer", source(plan), customer(plan));
+    let basket = columns
+        .basket
+        .as_ref()
+        .map_or_else(|| day.clone(), |basket| quoted(basket));
+    let mut sql = format!(
+        "WITH source AS (\n{}\n), lines AS (\n  SELECT {} AS customer",
+        source(plan),
+        customer(plan)
+    );
     let mut column = |expr: &str, name: &str| {
         let _ = write!(sql, ",\n    {expr} AS {name}");
     };
@@ -189,14 +219,28 @@ fn with_lines(plan: &Plan, as_of_day: Option<i32>) -> String {
     if !columns.coupon_discount.is_empty() {
         column(&total(&columns.coupon_discount), "coupon");
     }
-    let category = plan.products.as_ref().and_then(|products| products.category.as_ref());
+    let category = plan
+        .products
+        .as_ref()
+        .and_then(|products| products.category.as_ref());
     if let Some(variety) = category.or(columns.product.as_ref()) {
         column(&quoted(variety), "variety");
     }
-    if let Some(private_label) = plan.products.as_ref().and_then(|p| p.private_label.as_ref()) {
+    if let Some(private_label) = plan
+        .products
+        .as_ref()
+        .and_then(|p| p.private_label.as_ref())
+    {
         column(&format!("({private_label})"), "private_label");
     }
-    column(if plan.products.is_some() { KNOWN } else { "TRUE" }, "known_product");
+    column(
+        if plan.products.is_some() {
+            KNOWN
+        } else {
+            "TRUE"
+        },
+        "known_product",
+    );
     for (idx, name) in plan.money_columns().iter().enumerate() {
         let name = quoted(name);
         let not_money = format!("{name} NOT BETWEEN -{MONEY_LIMIT} AND {MONEY_LIMIT}");
@@ -212,8 +256,11 @@ fn source(plan: &Plan) -> String {
     let (Some(products), Some(product)) = (&plan.products, &plan.columns.product) else {
         return "  SELECT * FROM transactions".into();
     };
-    let added: String =
-        products.added.iter().map(|name| format!(", p.{0} AS {0}", quoted(name))).collect();
+    let added: String = products
+        .added
+        .iter()
+        .map(|name| format!(", p.{0} AS {0}", quoted(name)))
+        .collect();
     let key = quoted(&products.key);
     format!(
         "  SELECT t.*{added}, p.{key} IS NOT NULL AS {KNOWN}\n  \
@@ -225,7 +272,10 @@ fn source(plan: &Plan) -> String {
 /// The customer's id, of the source's type.
 fn customer(plan: &Plan) -> String {
     let column = quoted(&plan.columns.customer);
-    let stored = plan.transactions.schema().field_with_name(&plan.columns.customer);
+    let stored = plan
+        .transactions
+        .schema()
+        .field_with_name(&plan.columns.customer);
     match stored.map(|field| field.data_type()) {
         Ok(DataType::Dictionary(..)) => format!("arrow_cast({column}, '{}')", plan.id_type),
         _ => column,
@@ -248,12 +298,17 @@ fn day(plan: &Plan) -> String {
 /// A column as money. The bounds keep the cast from failing on a line that is dropped anyway.
 fn money(column: &str) -> String {
     let column = quoted(column);
-    format!("CASE WHEN {column} BETWEEN -{MONEY_LIMIT} AND {MONEY_LIMIT} THEN CAST({column} AS {MONEY}) END")
+    format!(
+        "CASE WHEN {column} BETWEEN -{MONEY_LIMIT} AND {MONEY_LIMIT} THEN CAST({column} AS {MONEY}) END"
+    )
 }
 
 /// The sum of columns as money, null as nothing.
 fn total(columns: &[String]) -> String {
-    let terms: Vec<String> = columns.iter().map(|c| format!("COALESCE({}, 0)", money(c))).collect();
+    let terms: Vec<String> = columns
+        .iter()
+        .map(|c| format!("COALESCE({}, 0)", money(c)))
+        .collect();
     terms.join(" + ")
 }
 
@@ -264,8 +319,14 @@ fn reason(plan: &Plan, day: &str, as_of_day: Option<i32>) -> String {
     let mut when = |condition: String, reason: Reason| {
         let _ = write!(sql, "\n      WHEN {condition} THEN {}", reason.code());
     };
-    when(format!("{} IS NULL", quoted(&columns.customer)), Reason::NoCustomer);
-    when(format!("{} IS NULL", quoted(&columns.timestamp)), Reason::NoTimestamp);
+    when(
+        format!("{} IS NULL", quoted(&columns.customer)),
+        Reason::NoCustomer,
+    );
+    when(
+        format!("{} IS NULL", quoted(&columns.timestamp)),
+        Reason::NoTimestamp,
+    );
     if let Some(amount) = &columns.amount {
         when(format!("{} IS NULL", quoted(amount)), Reason::NoAmount);
     }
@@ -278,7 +339,10 @@ fn reason(plan: &Plan, day: &str, as_of_day: Option<i32>) -> String {
             Some(_) => format!(" AND NOT (({filter}) IS NULL AND NOT {KNOWN})"),
             None => String::new(),
         };
-        when(format!("({filter}) IS NOT TRUE{undecided}"), Reason::Filtered);
+        when(
+            format!("({filter}) IS NOT TRUE{undecided}"),
+            Reason::Filtered,
+        );
     }
     if let Some(as_of_day) = as_of_day {
         when(format!("{day} >= {as_of_day}"), Reason::AfterAsOf);
@@ -288,6 +352,6 @@ fn reason(plan: &Plan, day: &str, as_of_day: Option<i32>) -> String {
 }
 
 /// A name as SQL takes it literally.
-fn quoted(name: &str) -> String {
+pub(crate) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use arrow::datatypes::{DataType, Field, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use clientele_data::{BadFile, input};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 
-use crate::error::{FeatureError, nearest};
+use crate::error::{FeatureError, TypeInFile, nearest};
 
 /// A table of one or more Parquet files, footers read.
 #[derive(Debug)]
@@ -26,9 +26,16 @@ pub(crate) struct Table {
 impl Table {
     /// Finds the files and reads all footers; every unreadable file is reported, not only the first.
     pub fn open(name: &'static str, paths: &[String]) -> Result<Self, FeatureError> {
-        let files = input::expand(paths)
-            .map_err(|source| FeatureError::Files { table: name, source })?;
-        let mut table = Self { name, files: Vec::new(), schemas: Vec::new(), n_rows: 0 };
+        let files = input::expand(paths).map_err(|e| FeatureError::Files {
+            table: name,
+            source: Box::new(e),
+        })?;
+        let mut table = Self {
+            name,
+            files: Vec::new(),
+            schemas: Vec::new(),
+            n_rows: 0,
+        };
         let mut bad = Vec::new();
         for path in &files {
             match read_footer(path) {
@@ -36,16 +43,26 @@ impl Table {
                     table.schemas.push(schema);
                     table.n_rows += n_rows;
                 }
-                Err(reason) => bad.push(BadFile { path: path.clone(), reason }),
+                Err(reason) => bad.push(BadFile {
+                    path: path.clone(),
+                    reason,
+                }),
             }
         }
         let n_files = files.len();
         table.files = files;
         if !bad.is_empty() {
-            return Err(FeatureError::BadFiles { table: name, n_files, bad });
+            return Err(FeatureError::BadFiles {
+                table: name,
+                n_files,
+                bad,
+            });
         }
         if table.n_rows == 0 {
-            return Err(FeatureError::NoRows { table: name, n_files });
+            return Err(FeatureError::NoRows {
+                table: name,
+                n_files,
+            });
         }
         Ok(table)
     }
@@ -53,6 +70,11 @@ impl Table {
     /// The schema of the first file; other files have at least the columns that were asked for.
     pub fn schema(&self) -> &SchemaRef {
         &self.schemas[0]
+    }
+
+    /// The schema of each file, in the order of `files`.
+    pub fn schemas(&self) -> impl Iterator<Item = &Schema> {
+        self.schemas.iter().map(AsRef::as_ref)
     }
 
     /// The column, when every file has it and with the same type.
@@ -70,13 +92,15 @@ impl Table {
             })?;
             let first = *first.get_or_insert(field);
             if field.data_type() != first.data_type() {
+                let type_in = |file: &Path, field: &Field| {
+                    let (file, data_type) = (file.to_owned(), field.data_type().to_string());
+                    Box::new(TypeInFile { file, data_type })
+                };
                 return Err(FeatureError::MixedTypes {
                     table: self.name,
                     column: column.to_owned(),
-                    first: self.files[0].clone(),
-                    first_type: first.data_type().to_string(),
-                    other: file.clone(),
-                    other_type: field.data_type().to_string(),
+                    first: type_in(&self.files[0], first),
+                    other: type_in(file, field),
                 });
             }
         }
@@ -103,7 +127,10 @@ impl Table {
     pub fn columns_beyond(&self, other: &Table) -> Vec<String> {
         let taken: BTreeSet<&String> = other.schema().fields().iter().map(|f| f.name()).collect();
         let names = self.schema().fields().iter().map(|field| field.name());
-        names.filter(|name| !taken.contains(name)).cloned().collect()
+        names
+            .filter(|name| !taken.contains(name))
+            .cloned()
+            .collect()
     }
 }
 
@@ -172,5 +199,8 @@ pub(crate) fn value_type(data_type: &DataType) -> &DataType {
 
 /// Whether values of the type are text.
 pub(crate) fn is_text(data_type: &DataType) -> bool {
-    matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
+    matches!(
+        data_type,
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
+    )
 }

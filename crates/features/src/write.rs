@@ -34,7 +34,11 @@ pub(crate) struct Written {
 }
 
 /// Runs the statement and writes its rows, less the inactive customers and the column that says so (the last).
-pub(crate) fn features(session: &Session, sql: &str, out_dir: &Path) -> Result<Written, FeatureError> {
+pub(crate) fn features(
+    session: &Session,
+    sql: &str,
+    out_dir: &Path,
+) -> Result<Written, FeatureError> {
     let path = out_dir.join(TABLE);
     let temporary = out_dir.join(format!(".{TABLE}.tmp"));
     match write_rows(session, sql, &temporary) {
@@ -58,7 +62,9 @@ fn write_rows(session: &Session, sql: &str, path: &Path) -> Result<CustomerCount
         writer.push(&batch?, &mut customers)?;
     }
     if customers.kept == 0 {
-        return Err(FeatureError::NoCustomers { n_customers: customers.seen });
+        return Err(FeatureError::NoCustomers {
+            n_customers: customers.seen,
+        });
     }
     writer.finish()?;
     Ok(customers)
@@ -77,18 +83,29 @@ impl TableWriter {
     fn create(path: &Path, schema: &Schema) -> Result<Self, FeatureError> {
         let n_columns = schema.fields().len() - 1;
         let schema = Arc::new(Schema::new(schema.fields()[..n_columns].to_vec()));
-        let file = File::create(path)
-            .map_err(|source| FeatureError::Write { path: path.to_owned(), source })?;
+        let file = File::create(path).map_err(|source| FeatureError::Write {
+            path: path.to_owned(),
+            source,
+        })?;
         let properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::default()))
             .build();
         let writer = ArrowWriter::try_new(file, schema.clone(), Some(properties))
             .map_err(|e| parquet_error(path, e))?;
         let coalescer = BatchCoalescer::new(schema.clone(), BATCH_ROWS);
-        Ok(Self { path: path.to_owned(), schema, coalescer, writer })
+        Ok(Self {
+            path: path.to_owned(),
+            schema,
+            coalescer,
+            writer,
+        })
     }
 
-    fn push(&mut self, batch: &RecordBatch, customers: &mut CustomerCounts) -> Result<(), FeatureError> {
+    fn push(
+        &mut self,
+        batch: &RecordBatch,
+        customers: &mut CustomerCounts,
+    ) -> Result<(), FeatureError> {
         let n_columns = self.schema.fields().len();
         let active: &BooleanArray = batch.column(n_columns).as_boolean();
         let (seen, kept) = (batch.num_rows() as u64, active.true_count() as u64);
@@ -104,7 +121,9 @@ impl TableWriter {
 
     fn write_completed(&mut self) -> Result<(), FeatureError> {
         while let Some(batch) = self.coalescer.next_completed_batch() {
-            self.writer.write(&batch).map_err(|e| parquet_error(&self.path, e))?;
+            self.writer
+                .write(&batch)
+                .map_err(|e| parquet_error(&self.path, e))?;
         }
         Ok(())
     }
@@ -114,9 +133,14 @@ impl TableWriter {
             .finish_buffered_batch()
             .map_err(|e| parquet_error(&self.path, e.into()))?;
         self.write_completed()?;
-        let file = self.writer.into_inner().map_err(|e| parquet_error(&self.path, e))?;
-        file.sync_all()
-            .map_err(|source| FeatureError::Write { path: self.path, source })
+        let file = self
+            .writer
+            .into_inner()
+            .map_err(|e| parquet_error(&self.path, e))?;
+        file.sync_all().map_err(|source| FeatureError::Write {
+            path: self.path,
+            source,
+        })
     }
 }
 
@@ -133,15 +157,22 @@ pub(crate) fn dictionary(table: &FeatureTable) -> Result<(), FeatureError> {
     });
     let path = &table.dictionary_path;
     let temporary = path.with_file_name(format!(".{DICTIONARY}.tmp"));
-    let failed = |source| FeatureError::Write { path: path.clone(), source };
+    let failed = |source| FeatureError::Write {
+        path: path.clone(),
+        source,
+    };
     let mut file = File::create(&temporary).map_err(failed)?;
-    writeln!(file, "{content:#}").and_then(|()| file.sync_all()).map_err(failed)?;
+    writeln!(file, "{content:#}")
+        .and_then(|()| file.sync_all())
+        .map_err(failed)?;
     rename(&temporary, path)
 }
 
 fn rename(from: &Path, to: &Path) -> Result<(), FeatureError> {
-    std::fs::rename(from, to)
-        .map_err(|source| FeatureError::Write { path: to.to_owned(), source })
+    std::fs::rename(from, to).map_err(|source| FeatureError::Write {
+        path: to.to_owned(),
+        source,
+    })
 }
 
 /// A full disk arrives wrapped in a Parquet error; whoever decides about trying again needs the system's own.
@@ -159,6 +190,8 @@ fn parquet_error(path: &Path, error: ParquetError) -> FeatureError {
 
 /// `YYYY-MM-DD` of a day since 1970-01-01.
 pub(crate) fn date(day: i32) -> String {
-    arrow::temporal_conversions::date32_to_datetime(day)
-        .map_or_else(|| format!("day {day}"), |date| date.format("%Y-%m-%d").to_string())
+    arrow::temporal_conversions::date32_to_datetime(day).map_or_else(
+        || format!("day {day}"),
+        |date| date.format("%Y-%m-%d").to_string(),
+    )
 }

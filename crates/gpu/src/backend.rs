@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use clientele_kmeans::cpu::CpuBackend;
 use clientele_kmeans::{
     Backend, BackendError, Block, BlockLabels, Centroids, MAX_CLUSTERS, Partial,
 };
@@ -11,7 +12,12 @@ use crate::adapter::{self, AdapterReport};
 use crate::candidate::Packed;
 use crate::device::DeviceThread;
 use crate::pipeline::assign::Job;
+use crate::pipeline::plan;
 use crate::{self_test, settle};
+
+/// Mesa's llvmpipe leaves every loop once an invocation has gone round this often in all, and tells nobody. Hardware has no such
+/// limit, and the self-test of hardware goes round more often.
+const SOFTWARE_LOOP_ROUNDS: usize = 65_535;
 
 /// Which adapter to open, and how.
 #[derive(Debug, Clone, Default)]
@@ -87,7 +93,8 @@ pub enum OpenError {
 
 /// An open device that has passed its self-test.
 ///
-/// [`Backend::pass`] may be called from any number of threads; one device thread serves them in turn.
+/// [`Backend::pass`] may be called from any number of threads; one device thread serves them in turn. Models too large for a
+/// software adapter (from about 500,000 values in the centroids) are computed by the CPU backend instead.
 #[derive(Debug)]
 pub struct GpuBackend {
     report: AdapterReport,
@@ -123,6 +130,11 @@ impl GpuBackend {
     /// How many injected faults have really happened.
     pub fn faults_fired(&self) -> u32 {
         self.faults_fired.load(Ordering::Relaxed)
+    }
+
+    fn is_too_long(&self, candidate: &Centroids) -> bool {
+        let n_rounds = plan::loop_rounds(candidate.n_clusters(), candidate.n_features());
+        self.report.is_software && n_rounds > SOFTWARE_LOOP_ROUNDS
     }
 
     fn open_adapter(adapter: wgpu::Adapter, options: &OpenOptions) -> Result<Self, OpenError> {
@@ -194,6 +206,9 @@ impl Backend for GpuBackend {
                 block.n_features(),
                 "features of candidate and block"
             );
+        }
+        if candidates.iter().any(|c| self.is_too_long(c)) {
+            return CpuBackend::new().pass(block, candidates, labels);
         }
         let packed: Vec<Packed> = candidates.iter().map(Packed::from).collect();
         let answers = if block.n_rows() == 0 {

@@ -106,6 +106,34 @@ pub fn distances_in_block(block: &Block, centroid: &[i32], out: &mut Vec<u64>) {
     out.truncate(block.n_rows());
 }
 
+/// Squared distance of every row of `block` to the centroid of its label; `labels` [n_rows], `out` becomes [n_rows].
+pub fn label_distances_in_block(
+    block: &Block,
+    centroids: &Centroids,
+    labels: &[u16],
+    out: &mut Vec<u64>,
+) {
+    assert_eq!(block.n_rows(), labels.len(), "one label a row");
+    out.clear();
+    let tile_len = LANES * block.n_features();
+    for (tile, labels) in block
+        .tiles()
+        .chunks_exact(tile_len)
+        .zip(labels.chunks(LANES))
+    {
+        let columns = tile.as_chunks::<LANES>().0;
+        // Fewer labels than lanes: the last tile's padding is left out.
+        out.extend((0..LANES).zip(labels).map(|(lane, &label)| {
+            let values = columns.iter().zip(centroids.row(label.into()));
+            let square = |(column, &c): (&[f32; LANES], &i32)| {
+                let difference = i64::from(column[lane] as i32 - c);
+                (difference * difference) as u64
+            };
+            values.map(square).sum::<u64>()
+        }));
+    }
+}
+
 /// `tile` [n_features x LANES], `centroid` [n_features]: squared distances of the tile's rows.
 #[inline(always)]
 fn tile_distances(tile: &[f32], centroid: &[i32]) -> [u64; LANES] {
@@ -174,6 +202,10 @@ mod tests {
         nearest_two_in_block(&block, &centroids, &mut twos);
         let mut distances = Vec::new();
         distances_in_block(&block, centroids.row(3), &mut distances);
+        let labels: Vec<u16> = twos.iter().map(|two| two.label).collect();
+        let mut own = Vec::new();
+        label_distances_in_block(&block, &centroids, &labels, &mut own);
+        assert!(own.iter().eq(twos.iter().map(|two| &two.d2)));
         for ((row, two), d2) in values.chunks(n_features).zip(twos).zip(distances) {
             assert_eq!(two, nearest_two(row, &centroids));
             assert_eq!(d2, squared_distance(row, centroids.row(3)));

@@ -2,7 +2,7 @@
 
 use crate::best_rows::BestRows;
 use crate::cpu::CpuBackend;
-use crate::exact::squared_distance;
+use crate::exact::label_distances_in_block;
 use crate::{Block, Centroids, Partial};
 use std::cmp::Ordering;
 
@@ -81,16 +81,20 @@ impl FarthestRows {
         let mut far = Self::new(limit);
         let mut labels = Vec::new();
         backend.labels(block, centroids, &mut labels);
+        let mut distances = Vec::new();
+        label_distances_in_block(block, centroids, &labels, &mut distances);
         let mut row = vec![0; block.n_features()];
-        for ((row_idx, &donor), &key) in labels.iter().enumerate().zip(block.keys()) {
-            block.read_row(row_idx, &mut row);
-            let d2 = squared_distance(&row, centroids.row(donor.into()));
-            far.offer(FarRow {
-                d2,
-                key,
-                donor,
-                row: &row,
-            });
+        for (row_idx, (&d2, &key)) in distances.iter().zip(block.keys()).enumerate() {
+            let donor = labels[row_idx];
+            if d2 > 0 && far.best.may_enter(&Rank { d2, key, donor }) {
+                block.read_row(row_idx, &mut row);
+                far.offer(FarRow {
+                    d2,
+                    key,
+                    donor,
+                    row: &row,
+                });
+            }
         }
         far
     }

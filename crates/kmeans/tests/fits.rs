@@ -37,15 +37,16 @@ proptest! {
         let (fit, inertia, reason) = data.fit(&CpuBackend::new(), initial, threshold, 50);
         prop_assert_eq!(fit.centroids().values(), expected.centroids.concat());
         prop_assert_eq!((inertia, fit.n_iter()), (expected.inertia, expected.n_iter));
-        prop_assert!(reason != StopReason::MaxIter, "tiny fits end by themselves");
 
-        // Every cluster is used, unless there are fewer distinct rows than clusters.
+        // At a fixed point every cluster is used, unless there are fewer distinct rows than clusters.
         let counts = data.pass(&CpuBackend::new(), fit.centroids()).counts;
         let (kept, _) = drop_empty(fit.centroids(), &counts);
         let mut distinct = rows.clone();
         distinct.sort();
         distinct.dedup();
-        prop_assert_eq!(kept.n_clusters(), distinct.len().min(counts.len()));
+        if reason == StopReason::Converged {
+            prop_assert_eq!(kept.n_clusters(), distinct.len().min(counts.len()));
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use clientele_data::manifest::Manifest;
 use serde::{Deserialize, Serialize};
 
 pub use answer::{Answer, FinalPartial, MARGIN_BINS, Mismatch, RowHashSum, TaskError};
-pub use profile::{Histograms, profile_bins};
+pub use profile::{FeatureHistogram, Histograms, profile_bins};
 pub use stage::{CandidateId, RelocateRequest, Stage};
 
 /// Version of these messages; both ends must agree.

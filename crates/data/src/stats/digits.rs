@@ -34,7 +34,10 @@ pub struct Digit {
 
 impl Digit {
     /// The topmost digit, of all values.
-    pub(super) const FIRST: Self = Self { prefix: 0, n_above: 0 };
+    pub(super) const FIRST: Self = Self {
+        prefix: 0,
+        n_above: 0,
+    };
 
     pub(super) fn is_first(self) -> bool {
         self.n_above == 0
@@ -85,7 +88,11 @@ pub struct Bucket {
 
 impl Default for Bucket {
     fn default() -> Self {
-        Self { n_values: 0, min: u64::MAX, max: 0 }
+        Self {
+            n_values: 0,
+            min: u64::MAX,
+            max: 0,
+        }
     }
 }
 
@@ -108,7 +115,11 @@ impl Bucket {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum OrderStatistic {
     /// Among the values that share the digits above `digit`, it is number `rank`, counted from 0, of `n_values`.
-    Open { digit: Digit, rank: u64, n_values: u64 },
+    Open {
+        digit: Digit,
+        rank: u64,
+        n_values: u64,
+    },
     /// Found.
     Known(f64),
 }
@@ -116,7 +127,11 @@ pub(super) enum OrderStatistic {
 impl OrderStatistic {
     /// Value number `rank`, counted from 0 and from below, of `n_values`.
     pub(super) fn new(rank: u64, n_values: u64) -> Self {
-        Self::Open { digit: Digit::FIRST, rank, n_values }
+        Self::Open {
+            digit: Digit::FIRST,
+            rank,
+            n_values,
+        }
     }
 
     pub(super) fn known(self) -> Option<f64> {
@@ -128,7 +143,10 @@ impl OrderStatistic {
 
     /// Follows the rank down into the histogram of its digit.
     pub(super) fn descend(self, histogram: &BTreeMap<u32, Bucket>) -> Self {
-        let Self::Open { digit, mut rank, .. } = self else {
+        let Self::Open {
+            digit, mut rank, ..
+        } = self
+        else {
             return self;
         };
         for (value, bucket) in histogram {
@@ -138,7 +156,11 @@ impl OrderStatistic {
             }
             let single = bucket.min == bucket.max;
             return match digit.below(*value) {
-                Some(digit) if !single => Self::Open { digit, rank, n_values: bucket.n_values },
+                Some(digit) if !single => Self::Open {
+                    digit,
+                    rank,
+                    n_values: bucket.n_values,
+                },
                 _ => Self::Known(from_ordered_bits(bucket.min)),
             };
         }
@@ -153,7 +175,18 @@ mod tests {
     #[test]
     fn ordered_bits_are_in_the_order_of_the_floats() {
         let ascending = [
-            f64::NEG_INFINITY, f64::MIN, -2.0, -1.0, -f64::MIN_POSITIVE, -5e-324, 0.0, 5e-324, 1e-3, 1.0, 1.5, f64::MAX,
+            f64::NEG_INFINITY,
+            f64::MIN,
+            -2.0,
+            -1.0,
+            -f64::MIN_POSITIVE,
+            -5e-324,
+            0.0,
+            5e-324,
+            1e-3,
+            1.0,
+            1.5,
+            f64::MAX,
             f64::INFINITY,
         ];
         assert!(ascending.is_sorted_by_key(|x| ordered_bits(*x)));
@@ -168,9 +201,13 @@ mod tests {
         let noise = |i: u64| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20) as f64;
         let columns: [Vec<f64>; 4] = [
             (0..500).map(|i| noise(i) - 1e13).collect(),
-            (0..500).map(|i| (noise(i) / 1e10).floor() / 100.0).collect(),
+            (0..500)
+                .map(|i| (noise(i) / 1e10).floor() / 100.0)
+                .collect(),
             // Equal down to the last digit, so that all four rounds are needed.
-            (0..500).map(|i| f64::from_bits(1.0_f64.to_bits() + i * 37 % 501)).collect(),
+            (0..500)
+                .map(|i| f64::from_bits(1.0_f64.to_bits() + i * 37 % 501))
+                .collect(),
             vec![-0.0, 0.0, 0.0, -0.0, 7.0],
         ];
         for column in columns {
@@ -185,7 +222,9 @@ mod tests {
     fn find(column: &[f64], rank: u64) -> f64 {
         let mut statistic = OrderStatistic::new(rank, column.len() as u64);
         for _ in 0..DIGIT_BITS.len() {
-            let OrderStatistic::Open { digit, .. } = statistic else { break };
+            let OrderStatistic::Open { digit, .. } = statistic else {
+                break;
+            };
             let mut histogram = BTreeMap::new();
             match digit.is_first() {
                 true => crate::stats::Scratch::default().count(column, &mut histogram),
@@ -198,11 +237,15 @@ mod tests {
 
     #[test]
     fn floats_of_32_bits_are_settled_in_two_rounds() {
-        let column: Vec<f64> = (0..10_000_u32).map(|i| f64::from((i as f32 * 0.37).sin())).collect();
+        let column: Vec<f64> = (0..10_000_u32)
+            .map(|i| f64::from((i as f32 * 0.37).sin()))
+            .collect();
         let mut first = BTreeMap::new();
         crate::stats::Scratch::default().count(&column, &mut first);
         let after_one = OrderStatistic::new(7_777, 10_000).descend(&first);
-        let OrderStatistic::Open { digit, .. } = after_one else { panic!("known too early") };
+        let OrderStatistic::Open { digit, .. } = after_one else {
+            panic!("known too early")
+        };
         let mut second = BTreeMap::new();
         digit.count(&column, &mut second);
         assert!(after_one.descend(&second).known().is_some());

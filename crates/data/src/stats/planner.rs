@@ -45,9 +45,21 @@ impl StatsPlanner {
     pub fn new(manifest: &Manifest, kind: TransformKind) -> Self {
         let names = manifest.features().iter().map(|column| column.name.clone());
         let features: Vec<Feature> = names.map(Feature::new).collect();
-        let first = FeatureRequest { digits: vec![Digit::FIRST], moments: None };
-        let pending = Some(StatsRequest { round: 1, features: vec![first; features.len()] });
-        Self { kind, nulls: manifest.nulls(), features, n_rows: 0, pending }
+        let first = FeatureRequest {
+            digits: vec![Digit::FIRST],
+            moments: None,
+        };
+        let pending = Some(StatsRequest {
+            round: 1,
+            features: vec![first; features.len()],
+        });
+        Self {
+            kind,
+            nulls: manifest.nulls(),
+            features,
+            n_rows: 0,
+            pending,
+        }
     }
 
     /// What to ask of every shard next; `None` when everything is known.
@@ -68,7 +80,12 @@ impl StatsPlanner {
         if request.round == 1 {
             self.begin(&partial)?;
         } else {
-            for ((feature, asked), seen) in self.features.iter_mut().zip(&request.features).zip(&partial.features) {
+            for ((feature, asked), seen) in self
+                .features
+                .iter_mut()
+                .zip(&request.features)
+                .zip(&partial.features)
+            {
                 feature.absorb(asked, seen);
             }
         }
@@ -83,7 +100,11 @@ impl StatsPlanner {
     pub fn finish(self) -> Result<Transform, DataError> {
         let expected = self.features.len();
         let kind = self.kind;
-        let summaries: Vec<Summary> = self.features.into_iter().filter_map(|f| f.summary(kind)).collect();
+        let summaries: Vec<Summary> = self
+            .features
+            .into_iter()
+            .filter_map(|f| f.summary(kind))
+            .collect();
         match (self.pending, summaries.len()) {
             (None, found) if found == expected => Ok(Transform::freeze(kind, summaries)),
             (_, found) => Err(DataError::StatsShape { expected, found }),
@@ -98,7 +119,9 @@ impl StatsPlanner {
         self.check_nulls()?;
         self.n_rows = partial.n_rows;
         if self.n_rows == 0 {
-            return Err(DataError::AllDropped { n_rows: partial.n_dropped });
+            return Err(DataError::AllDropped {
+                n_rows: partial.n_dropped,
+            });
         }
         for (feature, seen) in self.features.iter_mut().zip(&partial.features) {
             feature.begin(self.kind, self.n_rows, seen)?;
@@ -123,28 +146,44 @@ impl StatsPlanner {
     }
 
     /// Features with any such count.
-    fn list(&self, counts_of: impl Fn(&ColumnCounts) -> Vec<(&'static str, u64)>) -> Vec<ColumnCount> {
+    fn list(
+        &self,
+        counts_of: impl Fn(&ColumnCounts) -> Vec<(&'static str, u64)>,
+    ) -> Vec<ColumnCount> {
         let columns = self.features.iter().map(|feature| {
             let mut counts = counts_of(&feature.counts);
             counts.retain(|(_, n)| *n > 0);
-            ColumnCount { column: feature.name.clone(), counts }
+            ColumnCount {
+                column: feature.name.clone(),
+                counts,
+            }
         });
         columns.filter(|column| !column.counts.is_empty()).collect()
     }
 
     fn plan(&self, round: u32) -> Option<StatsRequest> {
         let mut n_entries = 0;
-        let features = self.features.iter().map(|feature| feature.request(&mut n_entries));
+        let features = self
+            .features
+            .iter()
+            .map(|feature| feature.request(&mut n_entries));
         let features: Vec<FeatureRequest> = features.collect();
-        let is_empty = features.iter().all(|f| f.digits.is_empty() && f.moments.is_none());
+        let is_empty = features
+            .iter()
+            .all(|f| f.digits.is_empty() && f.moments.is_none());
         (!is_empty).then_some(StatsRequest { round, features })
     }
 }
 
 fn check_shape(request: &StatsRequest, partial: &StatsPartial) -> Result<(), DataError> {
     let pairs = request.features.iter().zip(&partial.features);
-    let n_fitting = pairs.filter(|(asked, seen)| asked.digits.len() == seen.histograms.len()).count();
-    let (expected, found) = (request.features.len(), n_fitting.min(partial.features.len()));
+    let n_fitting = pairs
+        .filter(|(asked, seen)| asked.digits.len() == seen.histograms.len())
+        .count();
+    let (expected, found) = (
+        request.features.len(),
+        n_fitting.min(partial.features.len()),
+    );
     match expected == found && expected == partial.features.len() {
         true => Ok(()),
         false => Err(DataError::StatsShape { expected, found }),
@@ -171,11 +210,20 @@ impl Feature {
     }
 
     /// The first round: range, shape, and how deep to look for order statistics.
-    fn begin(&mut self, kind: TransformKind, n_rows: u64, seen: &FeatureStats) -> Result<(), DataError> {
+    fn begin(
+        &mut self,
+        kind: TransformKind,
+        n_rows: u64,
+        seen: &FeatureStats,
+    ) -> Result<(), DataError> {
         let histogram = &seen.histograms[0];
         self.n_values = histogram.values().map(|bucket| bucket.n_values).sum();
-        let (Some(first), Some(last)) = (histogram.values().next(), histogram.values().next_back()) else {
-            return Err(DataError::NoValues { column: self.name.clone(), n_rows });
+        let (Some(first), Some(last)) = (histogram.values().next(), histogram.values().next_back())
+        else {
+            return Err(DataError::NoValues {
+                column: self.name.clone(),
+                n_rows,
+            });
         };
         (self.min, self.max) = (from_ordered_bits(first.min), from_ordered_bits(last.max));
         let at = |rank| OrderStatistic::new(rank, self.n_values).descend(histogram);
@@ -186,7 +234,10 @@ impl Feature {
         }
         (self.low, self.high) = match kind {
             TransformKind::Auto => (at(self.rank(5)), at(self.rank(995))),
-            _ => (OrderStatistic::Known(self.min), OrderStatistic::Known(self.max)),
+            _ => (
+                OrderStatistic::Known(self.min),
+                OrderStatistic::Known(self.max),
+            ),
         };
         if kind == TransformKind::Auto {
             let coarse = |rank| coarse_order_statistic(histogram, rank);
@@ -204,14 +255,22 @@ impl Feature {
     }
 
     fn open_statistics(&mut self) -> impl Iterator<Item = &mut OrderStatistic> {
-        let all = [&mut self.low, &mut self.high].into_iter().chain(&mut self.median);
+        let all = [&mut self.low, &mut self.high]
+            .into_iter()
+            .chain(&mut self.median);
         all.filter(|statistic| statistic.known().is_none())
     }
 
     fn request(&self, n_entries: &mut u64) -> FeatureRequest {
         let mut request = FeatureRequest::default();
-        for statistic in [Some(self.low), Some(self.high), self.median].into_iter().flatten() {
-            let OrderStatistic::Open { digit, n_values, .. } = statistic else {
+        for statistic in [Some(self.low), Some(self.high), self.median]
+            .into_iter()
+            .flatten()
+        {
+            let OrderStatistic::Open {
+                digit, n_values, ..
+            } = statistic
+            else {
                 continue;
             };
             let cost = n_values.min(digit.n_values());
@@ -221,9 +280,12 @@ impl Feature {
                 request.digits.push(digit);
             }
         }
-        if let (true, None, Some(low), Some(high)) =
-            (self.needs_moments, &self.moments, self.low.known(), self.high.known())
-        {
+        if let (true, None, Some(low), Some(high)) = (
+            self.needs_moments,
+            &self.moments,
+            self.low.known(),
+            self.high.known(),
+        ) {
             // A constant has no spread to measure.
             request.moments = (low < high).then(|| MomentGrid::new(self.shape, low, high));
         }
@@ -263,12 +325,25 @@ impl Feature {
             (_, None) => return None,
         };
         let (name, shape, min, max) = (self.name, self.shape, self.min, self.max);
-        Some(Summary { name, shape, low, high, min, max, mean, sd, impute })
+        Some(Summary {
+            name,
+            shape,
+            low,
+            high,
+            min,
+            max,
+            mean,
+            sd,
+            impute,
+        })
     }
 }
 
 /// The smallest value in the bucket that holds value number `rank`: within 1/64 of it, and known after one round.
-fn coarse_order_statistic(histogram: &std::collections::BTreeMap<u32, super::Bucket>, mut rank: u64) -> f64 {
+fn coarse_order_statistic(
+    histogram: &std::collections::BTreeMap<u32, super::Bucket>,
+    mut rank: u64,
+) -> f64 {
     for bucket in histogram.values() {
         if rank < bucket.n_values {
             return from_ordered_bits(bucket.min);

@@ -7,11 +7,18 @@ pub(super) const BLOCK: Block = Block {
     unit: Unit::Money,
     high_word: "full-basket",
     low_word: "small-basket",
+    one_word: None,
     description: "Total spend divided by the number of baskets.",
     needs: &[Role::Amount],
     measures: &[
-        Measure::Lines { name: "spend", sql: "SUM(amount)" },
-        Measure::Distinct { name: "n_baskets", column: "basket" },
+        Measure::Lines {
+            name: "spend",
+            sql: "SUM(amount)",
+        },
+        Measure::Distinct {
+            name: "n_baskets",
+            column: "basket",
+        },
     ],
     value: "CAST(spend AS DOUBLE) / CAST(n_baskets AS DOUBLE)",
 };

@@ -45,6 +45,8 @@ pub(crate) struct Block {
     pub high_word: &'static str,
     /// Adjective for a customer with a low value.
     pub low_word: &'static str,
+    /// The adjective for a customer whose value is exactly 1, where there is a better one than for a low value.
+    pub one_word: Option<&'static str>,
     /// How it is computed, in one sentence.
     pub description: &'static str,
     /// Columns that must be mapped, besides the customer and the timestamp.
@@ -120,6 +122,7 @@ impl Block {
             unit: self.unit,
             high_word: self.high_word.into(),
             low_word: self.low_word.into(),
+            one_word: self.one_word.map(Into::into),
             description: self.description.into(),
         }
     }
@@ -146,7 +149,12 @@ mod tests {
     #[test]
     fn every_block_can_be_read_by_people() {
         for block in BLOCKS {
-            for text in [block.label, block.high_word, block.low_word, block.description] {
+            for text in [
+                block.label,
+                block.high_word,
+                block.low_word,
+                block.description,
+            ] {
                 assert!(!text.is_empty(), "{}", block.name);
             }
             assert!(block.description.ends_with('.'), "{}", block.name);

@@ -7,8 +7,12 @@ pub(super) const BLOCK: Block = Block {
     unit: Unit::Money,
     high_word: "big-spending",
     low_word: "light-spending",
+    one_word: None,
     description: "Sum of the amounts.",
     needs: &[Role::Amount],
-    measures: &[Measure::Lines { name: "spend", sql: "SUM(amount)" }],
+    measures: &[Measure::Lines {
+        name: "spend",
+        sql: "SUM(amount)",
+    }],
     value: "CAST(spend AS DECIMAL(18, 4))",
 };

@@ -7,8 +7,12 @@ pub(super) const BLOCK: Block = Block {
     unit: Unit::Count,
     high_word: "wide-ranging",
     low_word: "focused",
+    one_word: None,
     description: "Different categories bought; without a category column, different products.",
     needs: &[Role::Variety],
-    measures: &[Measure::Distinct { name: "n_varieties", column: "variety" }],
+    measures: &[Measure::Distinct {
+        name: "n_varieties",
+        column: "variety",
+    }],
     value: "n_varieties",
 };

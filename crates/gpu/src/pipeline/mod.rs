@@ -2,5 +2,5 @@
 
 pub(crate) mod answer;
 pub(crate) mod assign;
-mod plan;
+pub(crate) mod plan;
 mod transfer;

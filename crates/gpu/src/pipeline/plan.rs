@@ -4,11 +4,13 @@ use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
 
-use super::assign::{CLUSTER_TILE, Job};
+use super::assign::{CLUSTER_TILE, Job, QUAD_ROWS};
 use crate::candidate::DeviceCandidate;
 
 /// Rows of a workgroup: as many as cannot overflow 32-bit sums of grid values.
 const GROUP_ROWS: usize = 512;
+
+const GROUP_INVOCATIONS: usize = GROUP_ROWS / QUAD_ROWS;
 
 /// `i32` cells in which a workgroup sums, and clusters it counts; as in the shader.
 const SLAB_CELLS: usize = 2_048;
@@ -127,6 +129,17 @@ pub(super) struct CandidateRow {
     padding: u32,
 }
 
+/// How often an invocation goes round the shader's loops, all of them together, at most.
+pub(crate) fn loop_rounds(n_clusters: usize, n_features: usize) -> usize {
+    let assigning = n_clusters.div_ceil(CLUSTER_TILE) * (n_features + 1);
+    let summing = match window(n_clusters, n_features) {
+        0 => QUAD_ROWS * (n_features + 1),
+        width => n_features + n_features.div_ceil(width) * (SLAB_CELLS / GROUP_INVOCATIONS + 2),
+    };
+    let clearing_and_counting = 100;
+    assigning + summing + clearing_and_counting
+}
+
 /// Features that the slab holds at a time, 0 for so many clusters that a group's rows seldom share a cell.
 fn window(n_clusters: usize, n_features: usize) -> usize {
     if n_clusters > MAX_SLAB_CLUSTERS {
@@ -223,5 +236,14 @@ mod tests {
             }
         }
         assert_eq!(window(MAX_SLAB_CLUSTERS + 1, 4), 0);
+    }
+
+    #[test]
+    fn loop_rounds_are_not_underestimated() {
+        // llvmpipe, which stops after 65,535, was seen to manage 104 clusters of 4,096 features and not 112.
+        assert!(loop_rounds(104, 4_096) < 65_535);
+        assert!(loop_rounds(112, 4_096) > 65_535);
+        assert!(loop_rounds(512, 1_024) > 65_535);
+        assert!(loop_rounds(4_096, 8) < 65_535);
     }
 }

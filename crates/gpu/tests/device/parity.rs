@@ -66,6 +66,14 @@ fn data_made_to_mislead_gives_the_integers_of_the_definition() {
 }
 
 #[test]
+fn a_model_with_more_rounds_of_loops_than_software_devices_make_is_right_as_well() {
+    let Some(gpu) = open(OpenOptions::default()) else {
+        return;
+    };
+    check(&gpu, Values::Blobs, 64, 4_096, &[2, 136]);
+}
+
+#[test]
 fn a_flipped_label_is_noticed() {
     let Some(gpu) = open(OpenOptions::default()) else {
         return;

@@ -1,21 +1,31 @@
 //! Adds each row to the sums of its cluster, in integers, while the tile is still in cache.
 //!
-//! Twin of `shaders/accumulate.wgsl`.
+//! On the GPU the same happens within `shaders/assign.wgsl`.
 
+use super::lanes::Lanes;
 use crate::{LANES, Partial};
 
 /// Turns tiles into rows, once for all candidates: `tiles` [n_tiles x n_features x LANES], `rows` [n_tiles x LANES x n_features].
+///
+/// # Safety
+/// As for [`Lanes`].
 #[inline(always)]
-pub(super) fn to_rows(tiles: &[f32], n_features: usize, rows: &mut [i32]) {
+pub(super) unsafe fn to_rows<L: Lanes>(tiles: &[f32], n_features: usize, rows: &mut [i32]) {
     let tile_len = LANES * n_features;
     for (tile, rows) in tiles
         .chunks_exact(tile_len)
         .zip(rows.chunks_exact_mut(tile_len))
     {
         let (columns, _) = tile.as_chunks::<LANES>();
-        for (feature_idx, column) in columns.iter().enumerate() {
-            for lane in 0..LANES {
-                rows[lane * n_features + feature_idx] = column[lane] as i32;
+        let (fours, rest) = columns.as_chunks::<4>();
+        for (four_idx, four) in fours.iter().enumerate() {
+            let rows = &mut rows[4 * four_idx..];
+            // SAFETY: the caller keeps the contract of `Lanes`.
+            unsafe { L::transpose(four, rows, n_features) };
+        }
+        for (column, feature_idx) in rest.iter().zip(4 * fours.len()..) {
+            for (lane, &value) in column.iter().enumerate() {
+                rows[lane * n_features + feature_idx] = value as i32;
             }
         }
     }

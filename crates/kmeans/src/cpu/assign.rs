@@ -5,7 +5,7 @@
 //! proven error ([`PackedCentroids::certain_gap`]).
 
 use super::accumulate::{accumulate, to_rows};
-use super::centroids::{PANEL_WIDTH, PackedCentroids, Panel};
+use super::centroids::{MAX_PANEL_WIDTH, PackedCentroids, Panel};
 use super::lanes::Lanes;
 use crate::{Block, Centroids, LANES, Partial};
 
@@ -24,6 +24,7 @@ impl<'a> Assignment<'a> {
     pub(super) fn new(
         block: &Block,
         centroids: &Centroids,
+        panel_width: usize,
         labels: Option<&'a mut [u16]>,
         partial: Option<&'a mut Partial>,
     ) -> Self {
@@ -33,7 +34,7 @@ impl<'a> Assignment<'a> {
             "features of rows and centroids"
         );
         Self {
-            centroids: PackedCentroids::new(centroids),
+            centroids: PackedCentroids::new(centroids, panel_width),
             labels,
             partial,
             n_rechecked: 0,
@@ -92,15 +93,22 @@ unsafe fn group<L: Lanes, const TILES: usize>(
     let tiles = &block.tiles()[tile_idx * tile_len..][..TILES * tile_len];
     let first_row = tile_idx * LANES;
     let n_rows = (TILES * LANES).min(block.n_rows() - first_row);
+    // Three groups ahead is what the caches hold and the memory needs; only the first candidate's read comes from memory.
+    let ahead = block.tiles().get((tile_idx + 3 * TILES) * tile_len..);
+    let mut ahead = ahead.map_or(&[][..], |ahead| {
+        ahead.as_chunks::<LANES>().0.as_chunks::<TILES>().0
+    });
     if assignments
         .iter()
         .any(|assignment| assignment.partial.is_some())
     {
-        to_rows(tiles, n_features, &mut scratch.rows);
+        // SAFETY: passed on to the caller.
+        unsafe { to_rows::<L>(tiles, n_features, &mut scratch.rows) };
     }
     for assignment in assignments {
         // SAFETY: passed on to the caller.
-        let best = unsafe { score::<L, TILES>(tiles, n_features, &assignment.centroids) };
+        let best = unsafe { score::<L, TILES>(tiles, n_features, &assignment.centroids, ahead) };
+        ahead = &[];
         let labels = &mut scratch.labels[..n_rows];
         for tile in 0..TILES {
             let gap = assignment
@@ -112,7 +120,7 @@ unsafe fn group<L: Lanes, const TILES: usize>(
                 *label = assignment.centroids.index_of(idx as usize);
             }
             for (lane, label) in labels.iter_mut().skip(tile * LANES).take(LANES).enumerate() {
-                if uncertain >> lane & 1 == 1 {
+                if (uncertain >> lane) & 1 == 1 {
                     block.read_row(first_row + tile * LANES + lane, &mut scratch.row);
                     *label = assignment.centroids.settle(&scratch.row);
                     assignment.n_rechecked += 1;
@@ -159,12 +167,13 @@ impl<L: Lanes, const TILES: usize> Best<L, TILES> {
     }
 }
 
-/// `tiles` [TILES x n_features x LANES].
+/// `tiles` [TILES x n_features x LANES]; the first lines of `ahead` are fetched meanwhile.
 #[inline(always)]
 unsafe fn score<L: Lanes, const TILES: usize>(
     tiles: &[f32],
     n_features: usize,
     centroids: &PackedCentroids,
+    mut ahead: &[[[f32; LANES]; TILES]],
 ) -> Best<L, TILES> {
     let (columns, _) = tiles.as_chunks::<LANES>();
     let tiles: [&[[f32; LANES]]; TILES] =
@@ -178,15 +187,16 @@ unsafe fn score<L: Lanes, const TILES: usize>(
         };
         for panel in &centroids.panels {
             match panel.bias.len() {
-                1 => score_panel::<L, TILES, 1>(&tiles, panel, &mut best),
-                2 => score_panel::<L, TILES, 2>(&tiles, panel, &mut best),
-                3 => score_panel::<L, TILES, 3>(&tiles, panel, &mut best),
-                4 => score_panel::<L, TILES, 4>(&tiles, panel, &mut best),
-                5 => score_panel::<L, TILES, 5>(&tiles, panel, &mut best),
-                6 => score_panel::<L, TILES, 6>(&tiles, panel, &mut best),
-                7 => score_panel::<L, TILES, 7>(&tiles, panel, &mut best),
-                _ => score_panel::<L, TILES, PANEL_WIDTH>(&tiles, panel, &mut best),
+                1 => score_panel::<L, TILES, 1>(&tiles, panel, ahead, &mut best),
+                2 => score_panel::<L, TILES, 2>(&tiles, panel, ahead, &mut best),
+                3 => score_panel::<L, TILES, 3>(&tiles, panel, ahead, &mut best),
+                4 => score_panel::<L, TILES, 4>(&tiles, panel, ahead, &mut best),
+                5 => score_panel::<L, TILES, 5>(&tiles, panel, ahead, &mut best),
+                6 => score_panel::<L, TILES, 6>(&tiles, panel, ahead, &mut best),
+                7 => score_panel::<L, TILES, 7>(&tiles, panel, ahead, &mut best),
+                _ => score_panel::<L, TILES, MAX_PANEL_WIDTH>(&tiles, panel, ahead, &mut best),
             }
+            ahead = &[];
         }
         best
     }
@@ -197,6 +207,7 @@ unsafe fn score<L: Lanes, const TILES: usize>(
 unsafe fn score_panel<L: Lanes, const TILES: usize, const WIDTH: usize>(
     tiles: &[&[[f32; LANES]]; TILES],
     panel: &Panel,
+    ahead: &[[[f32; LANES]; TILES]],
     best: &mut Best<L, TILES>,
 ) {
     let n_features = tiles[0].len();
@@ -209,6 +220,11 @@ unsafe fn score_panel<L: Lanes, const TILES: usize, const WIDTH: usize>(
             *scores = [L::splat(bias); TILES];
         }
         for feature_idx in 0..n_features {
+            if let Some(lines) = ahead.get(feature_idx) {
+                for line in lines {
+                    L::prefetch(line);
+                }
+            }
             let mut x = [L::splat(0.0); TILES];
             for tile in 0..TILES {
                 x[tile] = L::load(&tiles[tile][feature_idx]);
@@ -220,10 +236,10 @@ unsafe fn score_panel<L: Lanes, const TILES: usize, const WIDTH: usize>(
                 }
             }
         }
-        for member in 0..WIDTH {
+        for (member, scores) in scores.into_iter().enumerate() {
             let idx = L::splat((panel.first_idx + member) as f32);
-            for tile in 0..TILES {
-                let (score, least) = (scores[member][tile], best.score[tile]);
+            for (tile, score) in scores.into_iter().enumerate() {
+                let least = best.score[tile];
                 best.idx[tile] = score.if_less(least, idx, best.idx[tile]);
                 best.second_score[tile] = best.second_score[tile].min(least.max(score));
                 best.score[tile] = least.min(score);

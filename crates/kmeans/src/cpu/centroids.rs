@@ -3,8 +3,8 @@
 use crate::{Centroids, exact};
 use std::collections::HashMap;
 
-/// Centroids scored together: eight scores of three vectors fill the registers of AVX-512.
-pub(super) const PANEL_WIDTH: usize = 8;
+/// Centroids scored together, at most.
+pub(super) const MAX_PANEL_WIDTH: usize = 8;
 
 /// The distinct centroids of one candidate, cut into panels of nearly equal width.
 pub(super) struct PackedCentroids {
@@ -17,7 +17,7 @@ pub(super) struct PackedCentroids {
     max_norm: f64,
 }
 
-/// Up to [`PANEL_WIDTH`] centroids.
+/// Up to [`MAX_PANEL_WIDTH`] centroids.
 pub(super) struct Panel {
     /// Position of the first in the distinct list.
     pub(super) first_idx: usize,
@@ -28,8 +28,10 @@ pub(super) struct Panel {
 }
 
 impl PackedCentroids {
+    /// Panels are at most `panel_width` wide, which is at most [`MAX_PANEL_WIDTH`].
+    ///
     /// Duplicate centroids tie on every row of theirs, and every such row would have to be settled exactly: merged, they cost nothing.
-    pub(super) fn new(centroids: &Centroids) -> Self {
+    pub(super) fn new(centroids: &Centroids, panel_width: usize) -> Self {
         let n_clusters = centroids.n_clusters();
         assert!(
             (1..=usize::from(u16::MAX) + 1).contains(&n_clusters),
@@ -52,7 +54,7 @@ impl PackedCentroids {
             .collect();
         let max_square = squares.iter().copied().max().unwrap_or(0);
         Self {
-            panels: panels(&distinct, &squares),
+            panels: panels(&distinct, &squares, panel_width.min(MAX_PANEL_WIDTH)),
             // Three roundings of 2^-53 each; the factor covers thousands.
             max_norm: (max_square as f64).sqrt() * (1.0 + 1e-12),
             distinct,
@@ -97,9 +99,9 @@ impl PackedCentroids {
     }
 }
 
-fn panels(distinct: &Centroids, squares: &[u64]) -> Vec<Panel> {
+fn panels(distinct: &Centroids, squares: &[u64], width: usize) -> Vec<Panel> {
     let n_distinct = distinct.n_clusters();
-    let n_panels = n_distinct.div_ceil(PANEL_WIDTH);
+    let n_panels = n_distinct.div_ceil(width);
     (0..n_panels)
         .map(|panel_idx| {
             // Widths that differ by one at most: a narrow remainder would leave the multipliers waiting.
@@ -131,7 +133,7 @@ mod tests {
 
     #[test]
     fn duplicates_are_merged_and_keep_the_lowest_index() {
-        let packed = PackedCentroids::new(&Centroids::new(1, vec![5, 5, -1, 5, -1, 3]));
+        let packed = PackedCentroids::new(&Centroids::new(1, vec![5, 5, -1, 5, -1, 3]), 8);
         assert_eq!(packed.index_of, [0, 2, 5]);
         assert_eq!(packed.settle(&[3]), 5);
         assert_eq!(packed.settle(&[4]), 0);
@@ -145,7 +147,7 @@ mod tests {
             (9, vec![4, 5]),
             (17, vec![5, 6, 6]),
         ] {
-            let packed = PackedCentroids::new(&Centroids::new(2, (0..2 * n_clusters).collect()));
+            let packed = PackedCentroids::new(&Centroids::new(2, (0..2 * n_clusters).collect()), 8);
             assert_eq!(
                 packed
                     .panels

@@ -12,6 +12,8 @@ pub(super) trait Lanes: Copy {
     unsafe fn splat(value: f32) -> Self;
     /// One value a lane.
     unsafe fn load(values: &[f32; LANES]) -> Self;
+    /// Asks for the cache line of `values`, where the instruction set has a way to ask.
+    unsafe fn prefetch(values: &[f32; LANES]);
     /// One value a lane.
     unsafe fn store(self, values: &mut [f32; LANES]);
     /// `self - x * c`, with one rounding or two.
@@ -24,6 +26,16 @@ pub(super) trait Lanes: Copy {
     unsafe fn if_less(self, bound: Self, then: Self, otherwise: Self) -> Self;
     /// Whether `self - low <= gap` in any lane.
     unsafe fn any_within(self, low: Self, gap: f32) -> bool;
+
+    /// Writes grid values of four features as integers, row by row: value `f` of row `lane` to `rows[lane * stride + f]`.
+    #[inline(always)]
+    unsafe fn transpose(columns: &[[f32; LANES]; 4], rows: &mut [i32], stride: usize) {
+        for (feature_idx, column) in columns.iter().enumerate() {
+            for (lane, &value) in column.iter().enumerate() {
+                rows[lane * stride + feature_idx] = value as i32;
+            }
+        }
+    }
 }
 
 /// Plain Rust, for any processor; the compiler makes of it what it can.
@@ -34,8 +46,8 @@ impl Scalar {
     #[inline(always)]
     fn zip(self, other: Self, f: impl Fn(f32, f32) -> f32) -> Self {
         let mut out = self.0;
-        for lane in 0..LANES {
-            out[lane] = f(self.0[lane], other.0[lane]);
+        for (a, b) in out.iter_mut().zip(other.0) {
+            *a = f(*a, b);
         }
         Self(out)
     }
@@ -51,6 +63,9 @@ impl Lanes for Scalar {
     unsafe fn load(values: &[f32; LANES]) -> Self {
         Self(*values)
     }
+
+    #[inline(always)]
+    unsafe fn prefetch(_: &[f32; LANES]) {}
 
     #[inline(always)]
     unsafe fn store(self, values: &mut [f32; LANES]) {
@@ -76,9 +91,9 @@ impl Lanes for Scalar {
     #[inline(always)]
     unsafe fn if_less(self, bound: Self, then: Self, otherwise: Self) -> Self {
         let mut out = otherwise.0;
-        for lane in 0..LANES {
+        for (lane, out) in out.iter_mut().enumerate() {
             if self.0[lane] < bound.0[lane] {
-                out[lane] = then.0[lane];
+                *out = then.0[lane];
             }
         }
         Self(out)

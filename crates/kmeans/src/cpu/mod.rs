@@ -59,6 +59,17 @@ impl Kernel {
         self == Self::Scalar
     }
 
+    /// Centroids scored together: as many as leave their scores in registers. AVX-512 has 32 registers and scores three vectors at once;
+    /// the others score one, which takes two registers of 16, four of 32 and four of 16.
+    fn panel_width(self) -> usize {
+        match self {
+            Self::Avx512 => 8,
+            Self::Avx2 => 6,
+            Self::Neon => 6,
+            Self::Scalar => 2,
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Avx512 => "avx512",
@@ -105,7 +116,13 @@ impl CpuBackend {
     pub fn labels(&self, block: &Block, centroids: &Centroids, labels: &mut Vec<u16>) {
         labels.clear();
         labels.resize(block.n_rows(), 0);
-        let mut assignments = [Assignment::new(block, centroids, Some(labels), None)];
+        let mut assignments = [Assignment::new(
+            block,
+            centroids,
+            self.kernel.panel_width(),
+            Some(labels),
+            None,
+        )];
         self.sweep(block, &mut assignments);
     }
 
@@ -161,6 +178,7 @@ impl Backend for CpuBackend {
                 Assignment::new(
                     block,
                     centroids,
+                    self.kernel.panel_width(),
                     label_slots.next().flatten(),
                     Some(partial),
                 )

@@ -36,6 +36,10 @@ impl Lanes for Neon {
         }
     }
 
+    /// Rust has no stable prefetch for Arm, whose processors see a sequential read coming.
+    #[inline(always)]
+    unsafe fn prefetch(_: &[f32; LANES]) {}
+
     #[inline(always)]
     unsafe fn store(self, values: &mut [f32; LANES]) {
         for (quarter, to) in self.0.into_iter().zip(values.chunks_exact_mut(4)) {

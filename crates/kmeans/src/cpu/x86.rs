@@ -36,6 +36,12 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn prefetch(values: &[f32; LANES]) {
+        // SAFETY: the caller has SSE; a prefetch reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(values.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
     unsafe fn store(self, values: &mut [f32; LANES]) {
         // SAFETY: as above; the reference covers all sixteen values, and the store asks for no alignment.
         unsafe { _mm512_storeu_ps(values.as_mut_ptr(), self.0) }
@@ -76,6 +82,12 @@ impl Lanes for Avx512 {
             _mm512_cmp_ps_mask::<_CMP_LE_OQ>(gaps, _mm512_set1_ps(gap)) != 0
         }
     }
+
+    #[inline(always)]
+    unsafe fn transpose(columns: &[[f32; LANES]; 4], rows: &mut [i32], stride: usize) {
+        // SAFETY: the caller's instruction set contains SSE2.
+        unsafe { transpose_sse2(columns, rows, stride) }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -96,6 +108,12 @@ impl Lanes for Avx2 {
             let from = values.as_ptr();
             Self(_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(8)))
         }
+    }
+
+    #[inline(always)]
+    unsafe fn prefetch(values: &[f32; LANES]) {
+        // SAFETY: the caller has SSE; a prefetch reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(values.as_ptr().cast()) }
     }
 
     #[inline(always)]
@@ -162,6 +180,38 @@ impl Lanes for Avx2 {
             let within = _mm256_cmp_ps::<_CMP_LE_OQ>(_mm256_sub_ps(self.0, low.0), gap);
             let within_too = _mm256_cmp_ps::<_CMP_LE_OQ>(_mm256_sub_ps(self.1, low.1), gap);
             _mm256_movemask_ps(_mm256_or_ps(within, within_too)) != 0
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(columns: &[[f32; LANES]; 4], rows: &mut [i32], stride: usize) {
+        // SAFETY: the caller's instruction set contains SSE2.
+        unsafe { transpose_sse2(columns, rows, stride) }
+    }
+}
+
+/// Four by four in registers: written lane by lane, this would take longer than finding the nearest centroid.
+#[inline(always)]
+unsafe fn transpose_sse2(columns: &[[f32; LANES]; 4], rows: &mut [i32], stride: usize) {
+    for first_lane in (0..LANES).step_by(4) {
+        // SAFETY: SSE2 is part of x86-64, and each column covers the four lanes from `first_lane`.
+        let transposed = unsafe {
+            let [a, b, c, d] = [0, 1, 2, 3].map(|feature_idx: usize| {
+                _mm_cvttps_epi32(_mm_loadu_ps(columns[feature_idx][first_lane..].as_ptr()))
+            });
+            let (ab_low, ab_high) = (_mm_unpacklo_epi32(a, b), _mm_unpackhi_epi32(a, b));
+            let (cd_low, cd_high) = (_mm_unpacklo_epi32(c, d), _mm_unpackhi_epi32(c, d));
+            [
+                _mm_unpacklo_epi64(ab_low, cd_low),
+                _mm_unpackhi_epi64(ab_low, cd_low),
+                _mm_unpacklo_epi64(ab_high, cd_high),
+                _mm_unpackhi_epi64(ab_high, cd_high),
+            ]
+        };
+        for (lane, row) in (first_lane..).zip(transposed) {
+            let to = &mut rows[lane * stride..][..4];
+            // SAFETY: as above; `to` is four values long.
+            unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), row) }
         }
     }
 }

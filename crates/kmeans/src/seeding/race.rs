@@ -4,7 +4,7 @@ use super::SeedRound;
 use crate::Block;
 use crate::best_rows::BestRows;
 use crate::cpu::CpuBackend;
-use crate::exact::squared_distance;
+use crate::exact::label_distances_in_block;
 use std::cmp::Ordering;
 
 /// The exponential draw of a row: `round(2^40 x -ln u)`, `u` in (0, 1] a function of the arguments; below 2^46.
@@ -105,31 +105,22 @@ impl Race {
             .iter()
             .map(|(&Rank { e, d2, key }, row)| RaceEntry { e, d2, key, row })
     }
-
-    /// Whether a row of this draw could still win at some squared distance up to `d2`.
-    fn may_enter(&self, e: u64, d2: u64, key: u64) -> bool {
-        self.best.may_enter(&Rank { e, d2, key })
-    }
 }
 
 /// Runs the race of one round over one block.
 pub fn race_block(backend: &CpuBackend, block: &Block, round: &SeedRound) -> Race {
     let mut race = Race::new(round.limit);
-    let mut row = vec![0; block.n_features()];
-    let mut labels = Vec::new();
+    // Without candidates all rows are equally far from nothing.
+    let mut distances = vec![1; block.n_rows()];
     if let Some(candidates) = &round.candidates {
+        let mut labels = Vec::new();
         backend.labels(block, candidates, &mut labels);
+        label_distances_in_block(block, candidates, &labels, &mut distances);
     }
-    for (row_idx, &key) in block.keys().iter().enumerate() {
+    let mut row = vec![0; block.n_features()];
+    for (row_idx, (&d2, &key)) in distances.iter().zip(block.keys()).enumerate() {
         let e = draw(round.seed, round.round, key);
-        let d2 = match &round.candidates {
-            None => 1,
-            Some(candidates) => {
-                block.read_row(row_idx, &mut row);
-                squared_distance(&row, candidates.row(labels[row_idx].into()))
-            }
-        };
-        if d2 > 0 && race.may_enter(e, d2, key) {
+        if d2 > 0 && race.best.may_enter(&Rank { e, d2, key }) {
             block.read_row(row_idx, &mut row);
             race.offer(RaceEntry {
                 e,

@@ -2,15 +2,18 @@
 
 use super::race::{draw, mix};
 use crate::cpu::CpuBackend;
-use crate::exact::{distances_in_block, nearest_two_in_block, squared_distance};
-use crate::lloyd::update;
+use crate::exact::{distances_in_block, nearest_two_in_block};
+use crate::lloyd::{inertia, update};
 use crate::{BLOCK_ROWS, Block, Centroids, Partial};
 
-/// Weighted Lloyd steps after a swap, at most: enough to see what a swap is worth.
-const LLOYD_STEPS: u32 = 10;
+/// Weighted Lloyd steps after a swap, at most.
+const LLOYD_STEPS: i128 = 20;
 
 /// Swaps tried, at most. Fewer for large problems, by [`SWAPS_BUDGET`].
 const MAX_SWAPS: u64 = 100;
+
+/// Sweeps over the candidates that a swap takes, more or less: most are given up after a few.
+const SWEEPS_A_SWAP: u64 = 4;
 
 /// Multiply-adds worth spending on swaps: some tens of milliseconds. A function of the problem and not of the clock, so that answers
 /// repeat.
@@ -56,6 +59,7 @@ pub fn recluster(
         block: &Block::from_rows(0, candidates.n_features(), candidates.values(), keys)
             .expect("centroids lie on the grid"),
         weights: &weights,
+        total_squares: total_squares(candidates, &weights),
         backend: CpuBackend::new(),
     };
     let start = points.plus_plus(n_clusters, &mut draws);
@@ -70,14 +74,24 @@ fn n_swaps(candidates: &Centroids, n_clusters: usize) -> u64 {
     if n_clusters < 2 {
         return 0;
     }
-    let cost = candidates.values().len() as u64 * n_clusters as u64 * u64::from(LLOYD_STEPS);
+    let cost = candidates.values().len() as u64 * n_clusters as u64 * SWEEPS_A_SWAP;
     (SWAPS_BUDGET / cost.max(1)).min(MAX_SWAPS)
+}
+
+fn total_squares(rows: &Centroids, weights: &[u64]) -> i128 {
+    let square = |row: &[i32]| row.iter().map(|&v| i128::from(v).pow(2)).sum::<i128>();
+    let weighted = rows.rows().zip(weights);
+    weighted
+        .map(|(row, &weight)| i128::from(weight) * square(row))
+        .sum()
 }
 
 struct Points<'a> {
     rows: &'a Centroids,
     block: &'a Block,
     weights: &'a [u64],
+    /// Weighted sum of squared grid values.
+    total_squares: i128,
     backend: CpuBackend,
 }
 
@@ -146,9 +160,9 @@ impl Points<'_> {
     /// Tries swaps, and keeps those that pay.
     fn search(&self, start: Centroids, draws: &mut Draws) -> Centroids {
         let n_swaps = n_swaps(self.rows, start.n_clusters());
-        let mut best = self.refine(start);
+        let mut best = self.refine(start, None);
         for _ in 0..n_swaps {
-            let trial = self.refine(self.swap(&best.1, draws));
+            let trial = self.refine(self.swap(&best.1, draws), Some(best.0));
             if trial.0 < best.0 {
                 best = trial;
             }
@@ -178,28 +192,29 @@ impl Points<'_> {
         Centroids::new(n_features, values)
     }
 
-    /// A few weighted Lloyd steps; the weighted inertia of the centroids that they end with.
-    fn refine(&self, mut centroids: Centroids) -> (u128, Centroids) {
+    /// Weighted Lloyd steps, and the weighted inertia of the centroids they end with, given up when it will hardly get below `target`:
+    /// steps gain less and less.
+    fn refine(&self, mut centroids: Centroids, target: Option<i128>) -> (i128, Centroids) {
         let mut labels = Vec::new();
-        for step in 0..=LLOYD_STEPS {
+        let mut last_inertia = None;
+        let mut steps_left = LLOYD_STEPS;
+        loop {
             self.backend.labels(self.block, &centroids, &mut labels);
-            if step == LLOYD_STEPS {
-                break;
-            }
             let partial = self.weighted_partial(&labels, &centroids);
+            let inertia = inertia(self.total_squares, &partial, &centroids);
+            let gain: Option<i128> = last_inertia.map(|last: i128| last - inertia);
+            let hopeless = match (target, gain) {
+                (Some(target), Some(gain)) => inertia - target > gain * steps_left,
+                _ => false,
+            };
             let (next, center_shift) = update(&partial, &centroids);
-            if center_shift == 0 {
-                break;
+            if steps_left == 0 || hopeless || center_shift == 0 {
+                return (inertia, centroids);
             }
+            last_inertia = Some(inertia);
             centroids = next;
+            steps_left -= 1;
         }
-        let rows = self.rows.rows().zip(&labels).zip(self.weights);
-        let inertia = rows
-            .map(|((row, &label), &weight)| {
-                u128::from(weight) * u128::from(squared_distance(row, centroids.row(label.into())))
-            })
-            .sum();
-        (inertia, centroids)
     }
 
     fn weighted_partial(&self, labels: &[u16], centroids: &Centroids) -> Partial {
@@ -242,7 +257,7 @@ impl Draws {
         for (idx, weight) in (0..).zip(weights) {
             // Draws end at four times the mean, so that 2^35 rows weigh at most 2^40 and their sums fit 64 bits.
             let factor = draw(self.state, round, idx).min(1 << 42);
-            let product = u128::from(*weight) * u128::from(factor) >> 37;
+            let product = (u128::from(*weight) * u128::from(factor)) >> 37;
             *weight = u64::try_from(product).unwrap_or(u64::MAX).max(1);
         }
     }
