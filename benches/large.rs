@@ -19,7 +19,10 @@ use serde_json::Value;
 const GROUP_ROWS: usize = 250_000;
 
 fn main() {
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let wanted: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|arg| !arg.starts_with('-'))
+        .collect();
     let runs = |name: &str| wanted.is_empty() || wanted.iter().any(|w| w == name);
     let dir = tempfile::TempDir::new().expect("a temporary folder");
     if runs("counting") {
@@ -39,11 +42,25 @@ fn counting(dir: &Path) {
         centre + (mix.next() + mix.next() + mix.next() - 1.5) as f32 * 0.2
     });
     let out = dir.join("counting");
-    let summary = summary(fit(&table, &out).args(["--columns", "f0", "--transform", "none", "--k", "2", "--restarts", "1"]));
+    let summary = summary(fit(&table, &out).args([
+        "--columns",
+        "f0",
+        "--transform",
+        "none",
+        "--k",
+        "2",
+        "--restarts",
+        "1",
+    ]));
     let model = json(&out, "model.json");
     report("counting: 40,000,000 x 1, k = 2", &summary);
-    println!("  centres       {}  sizes {}", model["centroids_original"], model["sizes"]);
-    println!("  float32 sums  0.615 and 5.384 (scikit-learn 1.9, measured elsewhere on the same shape)");
+    println!(
+        "  centres       {}  sizes {}",
+        model["centroids_original"], model["sizes"]
+    );
+    println!(
+        "  float32 sums  0.615 and 5.384 (scikit-learn 1.9, measured elsewhere on the same shape)"
+    );
 }
 
 /// 10,000,000 x 32 customers are 1.28 GB of numbers: with 1 GiB of memory they are streamed, to the same bytes.
@@ -57,9 +74,29 @@ fn streaming(dir: &Path) {
     });
     let mut answers = Vec::new();
     for (name, memory) in [("plenty", "8GiB"), ("little", "1GiB")] {
-        let spec = ["--id", "customer_id", "--k", "8", "--restarts", "1", "--tol", "0", "--max-iter", "20", "--transform", "zscore"];
-        let summary = summary(fit(&table, &dir.join(name)).args(spec).args(["--memory", memory]));
-        report(&format!("streaming: 10,000,000 x 32, k = 8, 20 rounds, --memory {memory}"), &summary);
+        let spec = [
+            "--id",
+            "customer_id",
+            "--k",
+            "8",
+            "--restarts",
+            "1",
+            "--tol",
+            "0",
+            "--max-iter",
+            "20",
+            "--transform",
+            "zscore",
+        ];
+        let summary = summary(
+            fit(&table, &dir.join(name))
+                .args(spec)
+                .args(["--memory", memory]),
+        );
+        report(
+            &format!("streaming: 10,000,000 x 32, k = 8, 20 rounds, --memory {memory}"),
+            &summary,
+        );
         answers.push(hashes(&summary));
     }
     println!("  same bytes    {}", answers[0] == answers[1]);
@@ -69,22 +106,39 @@ fn streaming(dir: &Path) {
 fn report(what: &str, summary: &Value) {
     println!("{what}");
     println!("  seconds       {}", summary["seconds"]);
-    println!("  inertia       {}  n_iter {}  passes {}", summary["inertia"], summary["n_iter"], summary["n_passes"]);
-    println!("  rechecked     {} rows  peak {} MiB", summary["certified"], summary["peak_rss_bytes"].as_u64().unwrap_or(0) >> 20);
+    println!(
+        "  inertia       {}  n_iter {}  passes {}",
+        summary["inertia"], summary["n_iter"], summary["n_passes"]
+    );
+    println!(
+        "  rechecked     {} rows  peak {} MiB",
+        summary["certified"],
+        summary["peak_rss_bytes"].as_u64().unwrap_or(0) >> 20
+    );
     println!("  model         {}", summary["model_hash"]);
 }
 
 /// `customer_id` and `f0`, `f1`, ...; `value` of (feature, row).
-fn write_groups(path: &Path, n_rows: usize, n_features: usize, value: impl Fn(&mut Mix, usize, usize) -> f32) {
+fn write_groups(
+    path: &Path,
+    n_rows: usize,
+    n_features: usize,
+    value: impl Fn(&mut Mix, usize, usize) -> f32,
+) {
     let mut mix = Mix(5);
     let mut writer: Option<ArrowWriter<File>> = None;
     for start in (0..n_rows).step_by(GROUP_ROWS) {
         let rows = start..(start + GROUP_ROWS).min(n_rows);
-        let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(rows.clone().map(|row| row as i64)));
+        let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(
+            rows.clone().map(|row| row as i64),
+        ));
         let mut columns = vec![("customer_id".to_owned(), ids)];
         for f in 0..n_features {
             let values = rows.clone().map(|row| value(&mut mix, f, row));
-            columns.push((format!("f{f}"), Arc::new(Float32Array::from_iter_values(values))));
+            columns.push((
+                format!("f{f}"),
+                Arc::new(Float32Array::from_iter_values(values)),
+            ));
         }
         let batch = RecordBatch::try_from_iter(columns).expect("columns of one length");
         let writer = writer.get_or_insert_with(|| {
@@ -93,7 +147,8 @@ fn write_groups(path: &Path, n_rows: usize, n_features: usize, value: impl Fn(&m
                 .set_dictionary_enabled(false)
                 .build();
             let file = File::create(path).expect("the temporary folder is writable");
-            ArrowWriter::try_new(file, batch.schema(), Some(properties)).expect("a schema Parquet knows")
+            ArrowWriter::try_new(file, batch.schema(), Some(properties))
+                .expect("a schema Parquet knows")
         });
         writer.write(&batch).expect("written");
     }

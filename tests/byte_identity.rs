@@ -9,10 +9,24 @@ use arrow::record_batch::RecordBatch;
 use common::{blobs, fit, has_gpu, hashes, parquet, run, shuffled, summary, write};
 use tempfile::TempDir;
 
-const SPEC: [&str; 8] = ["--id", "customer_id", "--k", "2..4", "--restarts", "2", "--seed", "3"];
+const SPEC: [&str; 8] = [
+    "--id",
+    "customer_id",
+    "--k",
+    "2..4",
+    "--restarts",
+    "2",
+    "--seed",
+    "3",
+];
 
 /// The hashes of one fit of `table`, with `set` applied to the command.
-fn hashes_of(dir: &TempDir, name: &str, table: &Path, set: impl Fn(&mut Command)) -> (String, String) {
+fn hashes_of(
+    dir: &TempDir,
+    name: &str,
+    table: &Path,
+    set: impl Fn(&mut Command),
+) -> (String, String) {
     let mut command = fit(table, &dir.path().join(name));
     command.args(SPEC);
     set(&mut command);
@@ -36,7 +50,10 @@ fn any_number_of_workers_gives_the_same_bytes() {
         let out = dir.path().join(name);
         let spec = ["--id", "customer_id", "--k", "3", "--restarts", "2"];
         let hashes = hashes(&summary(fit(&table, &out).args(spec).args(flags)));
-        assert!(std::fs::read_dir(out.join("assignments")).unwrap().count() >= 10, "too few shards to share");
+        assert!(
+            std::fs::read_dir(out.join("assignments")).unwrap().count() >= 10,
+            "too few shards to share"
+        );
         hashes
     };
     let one = of("w1", ["--workers", "1"]);
@@ -56,14 +73,28 @@ fn every_kernel_of_this_processor_gives_the_same_bytes() {
         .as_array()
         .unwrap()
         .iter()
-        .map(|kernel| kernel["name"].as_str().unwrap().trim_start_matches("cpu ").to_owned())
+        .map(|kernel| {
+            kernel["name"]
+                .as_str()
+                .unwrap()
+                .trim_start_matches("cpu ")
+                .to_owned()
+        })
         .collect();
     assert!(kernels.contains(&"scalar".to_owned()), "{kernels:?}");
     for kernel in kernels {
         let mut command = fit(&table, &dir.path().join(&kernel));
-        let summary = summary(command.args(SPEC).args(["--backend", "cpu"]).env("CLIENTELE_KERNEL", &kernel));
+        let summary = summary(
+            command
+                .args(SPEC)
+                .args(["--backend", "cpu"])
+                .env("CLIENTELE_KERNEL", &kernel),
+        );
         assert_eq!(best, hashes(&summary), "{kernel}");
-        let ran = summary["backend"][0]["backend"].as_str().unwrap().to_owned();
+        let ran = summary["backend"][0]["backend"]
+            .as_str()
+            .unwrap()
+            .to_owned();
         assert!(ran.contains(&kernel), "asked for {kernel}, {ran} ran");
     }
 }
@@ -79,7 +110,11 @@ fn a_gpu_gives_the_same_bytes() {
     let summary = summary(command.args(SPEC).args(["--backend", "gpu"]));
     assert_eq!(cpu, hashes(&summary));
     let ran = summary["backend"].as_array().unwrap();
-    assert!(ran.iter().all(|b| b["backend"].as_str().unwrap().starts_with("gpu")), "{ran:?}");
+    assert!(
+        ran.iter()
+            .all(|b| b["backend"].as_str().unwrap().starts_with("gpu")),
+        "{ran:?}"
+    );
 }
 
 #[test]
@@ -90,16 +125,32 @@ fn a_gpu_lost_in_mid_run_gives_the_same_bytes() {
     let (dir, table, _) = small();
     let cpu = hashes_of(&dir, "cpu", &table, |c| _ = c.args(["--backend", "cpu"]));
     let mut command = fit(&table, &dir.path().join("lost"));
-    command.args(SPEC).args(["--backend", "gpu"]).env("CLIENTELE_INJECT", "lose-gpu-after:4");
+    command
+        .args(SPEC)
+        .args(["--backend", "gpu"])
+        .env("CLIENTELE_INJECT", "lose-gpu-after:4");
     let ran = run(command.args(["--format", "json"]));
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     let summary: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!(cpu, hashes(&summary));
     // The fault has fired: both have computed, and the loss was said once.
-    let backends: Vec<&str> =
-        summary["backend"].as_array().unwrap().iter().map(|b| b["backend"].as_str().unwrap()).collect();
-    assert!(backends.iter().any(|b| b.starts_with("gpu")) && backends.iter().any(|b| b.starts_with("cpu")), "{backends:?}");
-    assert_eq!(ran.stderr.matches("the GPU is lost").count(), 1, "{}", ran.stderr);
+    let backends: Vec<&str> = summary["backend"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|b| b["backend"].as_str().unwrap())
+        .collect();
+    assert!(
+        backends.iter().any(|b| b.starts_with("gpu"))
+            && backends.iter().any(|b| b.starts_with("cpu")),
+        "{backends:?}"
+    );
+    assert_eq!(
+        ran.stderr.matches("the GPU is lost").count(),
+        1,
+        "{}",
+        ran.stderr
+    );
 }
 
 #[test]
@@ -109,7 +160,10 @@ fn a_gpu_that_computes_wrongly_is_not_used() {
     }
     let (dir, table, _) = small();
     let mut command = fit(&table, &dir.path().join("wrong"));
-    let ran = run(command.args(SPEC).args(["--backend", "gpu"]).env("CLIENTELE_INJECT", "wrong-self-test"));
+    let ran = run(command
+        .args(SPEC)
+        .args(["--backend", "gpu"])
+        .env("CLIENTELE_INJECT", "wrong-self-test"));
     assert_eq!(ran.code, Some(2), "{}", ran.stderr);
     assert!(ran.stderr.contains("self-test"), "{}", ran.stderr);
 }
@@ -127,9 +181,17 @@ fn rows_in_any_order_and_files_of_any_cut_give_the_same_bytes() {
             let start = nth * rows;
             let part = shuffled_rows.slice(start, rows.min(batch.num_rows() - start));
             // Row groups of 1,000 rows in every other file.
-            write(&folder.join(format!("{nth:02}.parquet")), &part, if nth % 2 == 0 { 1_000 } else { 1_000_000 });
+            write(
+                &folder.join(format!("{nth:02}.parquet")),
+                &part,
+                if nth % 2 == 0 { 1_000 } else { 1_000_000 },
+            );
         }
-        assert_eq!(whole, hashes_of(&dir, &format!("out{n_files}"), &folder, |_| ()), "{n_files} files");
+        assert_eq!(
+            whole,
+            hashes_of(&dir, &format!("out{n_files}"), &folder, |_| ()),
+            "{n_files} files"
+        );
     }
 }
 
@@ -140,13 +202,30 @@ fn little_memory_gives_the_same_bytes() {
     let batch = blobs(400_000, 64, 4);
     let path = dir.path().join("wide.parquet");
     write(&path, &batch, 50_000);
-    let spec = ["--id", "customer_id", "--k", "3", "--restarts", "1", "--max-iter", "5"];
+    let spec = [
+        "--id",
+        "customer_id",
+        "--k",
+        "3",
+        "--restarts",
+        "1",
+        "--max-iter",
+        "5",
+    ];
     let of = |name: &str, memory: &str| {
-        summary(fit(&path, &dir.path().join(name)).args(spec).args(["--memory", memory, "--backend", "cpu"]))
+        summary(fit(&path, &dir.path().join(name)).args(spec).args([
+            "--memory",
+            memory,
+            "--backend",
+            "cpu",
+        ]))
     };
     let (plenty, little) = (of("plenty", "8GiB"), of("little", "256MiB"));
     assert_eq!(hashes(&plenty), hashes(&little));
-    if let (Some(a), Some(b)) = (plenty["peak_rss_bytes"].as_u64(), little["peak_rss_bytes"].as_u64()) {
+    if let (Some(a), Some(b)) = (
+        plenty["peak_rss_bytes"].as_u64(),
+        little["peak_rss_bytes"].as_u64(),
+    ) {
         assert!(b < a, "nothing was streamed: {a} bytes against {b}");
     }
 }
@@ -156,7 +235,10 @@ fn another_seed_or_one_changed_value_gives_other_bytes() {
     let (dir, table, batch) = small();
     let whole = hashes_of(&dir, "whole", &table, |_| ());
     let mut columns = batch.columns().to_vec();
-    let f0 = columns[1].as_any().downcast_ref::<arrow::array::Float32Array>().unwrap();
+    let f0 = columns[1]
+        .as_any()
+        .downcast_ref::<arrow::array::Float32Array>()
+        .unwrap();
     let mut values: Vec<f32> = f0.values().to_vec();
     values[77] += 3.0;
     columns[1] = std::sync::Arc::new(arrow::array::Float32Array::from(values));

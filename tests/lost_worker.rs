@@ -27,7 +27,10 @@ struct Mortal {
 
 impl WorkerChannel for Mortal {
     fn send(&self, task: Task) -> Result<(), ChannelClosed> {
-        let died = self.tasks_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_err();
+        let died = self
+            .tasks_left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1))
+            .is_err();
         if died {
             self.deaths.fetch_add(1, Ordering::Relaxed);
             return Err(ChannelClosed);
@@ -58,14 +61,32 @@ fn fit(dir: &Path, table: &Path, name: &str, lives: &[u32]) -> (Outcome, u32) {
         value: None,
     };
     let manifest = Arc::new(Manifest::plan(&table).unwrap());
-    let key = RunKey { run: name.into(), epoch: 0 };
+    let key = RunKey {
+        run: name.into(),
+        epoch: 0,
+    };
     let started = Instant::now();
-    let machine = Machine::new(key.clone(), spec(), manifest.clone(), lives.len(), started.elapsed()).unwrap();
+    let machine = Machine::new(
+        key.clone(),
+        spec(),
+        manifest.clone(),
+        lives.len(),
+        started.elapsed(),
+    )
+    .unwrap();
     let work_dir = dir.join(name);
     std::fs::create_dir(&work_dir).unwrap();
-    let job = Job { key, manifest, assignments_dir: work_dir.join("assignments"), work_dir };
+    let job = Job {
+        key,
+        manifest,
+        assignments_dir: work_dir.join("assignments"),
+        work_dir,
+    };
     let options = WorkerOptions {
-        engine: EngineOptions { backend: BackendChoice::Cpu, ..EngineOptions::default() },
+        engine: EngineOptions {
+            backend: BackendChoice::Cpu,
+            ..EngineOptions::default()
+        },
         n_threads: 1,
         memory_bytes: 1 << 30,
     };
@@ -75,7 +96,11 @@ fn fit(dir: &Path, table: &Path, name: &str, lives: &[u32]) -> (Outcome, u32) {
     for (nth, tasks) in (0..).zip(lives) {
         let worker = Worker::new(job.clone(), &options).unwrap();
         let inner = InProcess::start(worker, WorkerId(nth), sender.clone());
-        let mortal = Mortal { inner, tasks_left: AtomicU32::new(*tasks), deaths: deaths.clone() };
+        let mortal = Mortal {
+            inner,
+            tasks_left: AtomicU32::new(*tasks),
+            deaths: deaths.clone(),
+        };
         workers.insert(WorkerId(nth), Box::new(mortal));
     }
     let outcome = drive(machine, &workers, &events, started, &mut |_| ()).unwrap();
@@ -95,8 +120,17 @@ fn workers_lost_at_any_moment_change_nothing() {
     assert_eq!(deaths, 0);
     // In the statistics, at ingest, while seeding, in the passes: one worker is left each time.
     for tasks in [0, 1, 3, 5, 9] {
-        let (outcome, deaths) = fit(dir.path(), &table, &format!("dies-at-{tasks}"), &[u32::MAX, tasks, tasks + 2]);
+        let (outcome, deaths) = fit(
+            dir.path(),
+            &table,
+            &format!("dies-at-{tasks}"),
+            &[u32::MAX, tasks, tasks + 2],
+        );
         assert_eq!(deaths, 2, "the faults have not fired");
-        assert_eq!(hashes(&whole), hashes(&outcome), "a worker that dies at task {tasks}");
+        assert_eq!(
+            hashes(&whole),
+            hashes(&outcome),
+            "a worker that dies at task {tasks}"
+        );
     }
 }

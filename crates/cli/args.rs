@@ -8,9 +8,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 /// Turns very large retail databases into customer personas, on any GPU, with the same answer everywhere.
 #[derive(Debug, Parser)]
 #[command(name = "clientele", version, max_term_width = 100)]
-#[command(after_help = "Start with `clientele demo`: real data, personas in seconds, nothing to set up.\n\n\
+#[command(
+    after_help = "Start with `clientele demo`: real data, personas in seconds, nothing to set up.\n\n\
 Exit codes: 0 ok, 1 bug, 2 usage or config, 3 input data, 4 input changed, 5 transient, 6 conflict,\n\
-7 limit, 8 auth, 9 quality gate.")]
+7 limit, 8 auth, 9 quality gate."
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -100,7 +102,12 @@ pub struct FitArgs {
     #[arg(long, value_name = "COLUMN")]
     pub id: Option<String>,
     /// Columns to cluster on
-    #[arg(long, value_name = "A,B,...", value_delimiter = ',', conflicts_with = "all_numeric")]
+    #[arg(
+        long,
+        value_name = "A,B,...",
+        value_delimiter = ',',
+        conflicts_with = "all_numeric"
+    )]
     pub columns: Option<Vec<String>>,
     /// Cluster on every numeric column but the id (the default without --columns)
     #[arg(long)]
@@ -236,7 +243,9 @@ impl FromStr for KRange {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let number = |part: &str| {
-            part.trim().parse::<usize>().map_err(|_| format!("`{part}` is not a whole number; write 5 or 2..8"))
+            part.trim()
+                .parse::<usize>()
+                .map_err(|_| format!("`{part}` is not a whole number; write 5 or 2..8"))
         };
         let (min, max) = match text.split_once("..") {
             Some((min, max)) => (number(min)?, number(max.trim_start_matches('='))?),
@@ -246,7 +255,9 @@ impl FromStr for KRange {
             return Err("there is no model with 0 personas; the smallest is 1".into());
         }
         if min > max {
-            return Err(format!("{min}..{max} is empty; write the smaller number first"));
+            return Err(format!(
+                "{min}..{max} is empty; write the smaller number first"
+            ));
         }
         Ok(Self { min, max })
     }
@@ -261,7 +272,9 @@ impl FromStr for Bytes {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let text = text.trim();
-        let split = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
+        let split = text
+            .find(|c: char| !(c.is_ascii_digit() || c == '.'))
+            .unwrap_or(text.len());
         let (number, unit) = text.split_at(split);
         let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {
             "" | "b" => 1,
@@ -272,9 +285,15 @@ impl FromStr for Bytes {
             "kb" => 1_000,
             "mb" => 1_000_000,
             "gb" => 1_000_000_000,
-            other => return Err(format!("`{other}` is not a unit of memory; write 8GiB or 512MiB")),
+            other => {
+                return Err(format!(
+                    "`{other}` is not a unit of memory; write 8GiB or 512MiB"
+                ));
+            }
         };
-        let number: f64 = number.parse().map_err(|_| format!("`{text}` is not an amount of memory; write 8GiB"))?;
+        let number: f64 = number
+            .parse()
+            .map_err(|_| format!("`{text}` is not an amount of memory; write 8GiB"))?;
         Ok(Self((number * factor as f64) as u64))
     }
 }

@@ -18,16 +18,23 @@ const CONFIG: &str = include_str!("demo/clientele.toml");
 
 /// Runs it.
 pub fn run(args: &DemoArgs) -> Result<(), Failure> {
-    let out: PathBuf = args.out.clone().unwrap_or_else(|| retail::free_folder("clientele-demo"));
+    let out: PathBuf = args
+        .out
+        .clone()
+        .unwrap_or_else(|| retail::free_folder("clientele-demo"));
     let dir = RunDir::create(&out)?;
     dir.write_file("input/cdnow.parquet", CDNOW)?;
     dir.write_file("input/clientele.toml", CONFIG.as_bytes())?;
     let config = Config::from_toml(CONFIG, &dir.path().join("input"))?;
-    eprintln!("CDNOW: 23,570 customers who first bought in early 1997, and every purchase until June 1998");
+    eprintln!(
+        "CDNOW: 23,570 customers who first bought in early 1997, and every purchase until June 1998"
+    );
     let finished = retail::fit(&config, &ModelArgs::default(), &args.machine, dir)?;
     summary::print(&finished, args.machine.format, retail::currency(&config))?;
     if args.machine.format == Format::Text {
-        println!("\nOpen the board in a browser. Your own data: `clientele init TABLE...`, then `clientele run`.");
+        println!(
+            "\nOpen the board in a browser. Your own data: `clientele init TABLE...`, then `clientele run`."
+        );
     }
     Ok(())
 }

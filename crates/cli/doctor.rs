@@ -9,35 +9,47 @@ use crate::failure::Failure;
 
 /// Lists and checks every kernel and adapter.
 pub fn run(args: &DoctorArgs) -> Result<(), Failure> {
-    let kernels: Vec<(Kernel, bool)> =
-        Kernel::available().into_iter().map(|kernel| (kernel, kernel_is_right(kernel))).collect();
+    let kernels: Vec<(Kernel, bool)> = Kernel::available()
+        .into_iter()
+        .map(|kernel| (kernel, kernel_is_right(kernel)))
+        .collect();
     let adapters = clientele_gpu::doctor();
     match args.format {
         Format::Json => print_json(&kernels, &adapters)?,
         Format::Text => print_text(&kernels, &adapters),
     }
     match kernels.iter().find(|(_, right)| !right) {
-        Some((kernel, _)) => {
-            Err(Failure::bug(format!("the kernel {kernel:?} computes wrongly on this processor")))
-        }
+        Some((kernel, _)) => Err(Failure::bug(format!(
+            "the kernel {kernel:?} computes wrongly on this processor"
+        ))),
         None => Ok(()),
     }
 }
 
-type Adapters = [(clientele_gpu::AdapterReport, Result<(), clientele_gpu::OpenError>)];
+type Adapters = [(
+    clientele_gpu::AdapterReport,
+    Result<(), clientele_gpu::OpenError>,
+)];
 
 fn print_text(kernels: &[(Kernel, bool)], adapters: &Adapters) {
     println!("CPU kernels ({} threads)", crate::machine::n_cores());
     for (nth, (kernel, right)) in kernels.iter().enumerate() {
         let used = if nth == 0 { ", used" } else { "" };
-        println!("  {:<10} self-test {}{used}", name(*kernel), verdict(*right));
+        println!(
+            "  {:<10} self-test {}{used}",
+            name(*kernel),
+            verdict(*right)
+        );
     }
     println!("GPU adapters");
     if adapters.is_empty() {
         println!("  none (Vulkan, Metal or DirectX 12); the CPU gives the same result");
     }
     for (adapter, opened) in adapters {
-        println!("  {} ({}, {})", adapter.name, adapter.backend, adapter.device_type);
+        println!(
+            "  {} ({}, {})",
+            adapter.name, adapter.backend, adapter.device_type
+        );
         println!("    driver     {}", adapter.driver);
         println!(
             "    limits     binding {} MiB, buffer {} MiB, workgroup {} KiB, {} invocations, {} storage buffers",
@@ -47,11 +59,23 @@ fn print_text(kernels: &[(Kernel, bool)], adapters: &Adapters) {
             adapter.max_workgroup_invocations,
             adapter.max_storage_buffers
         );
-        println!("    subgroups  {} to {}", adapter.subgroup_sizes.0, adapter.subgroup_sizes.1);
-        println!("    features   {}", if adapter.features.is_empty() { "-".into() } else { adapter.features.join(", ") });
+        println!(
+            "    subgroups  {} to {}",
+            adapter.subgroup_sizes.0, adapter.subgroup_sizes.1
+        );
+        println!(
+            "    features   {}",
+            if adapter.features.is_empty() {
+                "-".into()
+            } else {
+                adapter.features.join(", ")
+            }
+        );
         match opened {
             Ok(()) if adapter.is_software => {
-                println!("    self-test  right; slower than our CPU kernels, so used only with --backend gpu");
+                println!(
+                    "    self-test  right; slower than our CPU kernels, so used only with --backend gpu"
+                );
             }
             Ok(()) => println!("    self-test  right"),
             Err(error) => println!("    self-test  NOT USED: {error}"),
@@ -84,7 +108,9 @@ fn print_json(kernels: &[(Kernel, bool)], adapters: &Adapters) -> Result<(), Fai
             })
         })
         .collect();
-    crate::summary::print_json(&json!({"threads": crate::machine::n_cores(), "kernels": kernels, "adapters": adapters}))
+    crate::summary::print_json(
+        &json!({"threads": crate::machine::n_cores(), "kernels": kernels, "adapters": adapters}),
+    )
 }
 
 fn name(kernel: Kernel) -> String {
@@ -99,18 +125,31 @@ fn verdict(right: bool) -> &'static str {
 fn kernel_is_right(kernel: Kernel) -> bool {
     let (n_rows, n_features) = (997, 7);
     let value = |i: usize| ((i * 7_919 + i * i * 31) % 4_001) as i32 - 2_000;
-    let rows: Vec<Vec<i32>> =
-        (0..n_rows).map(|row| (0..n_features).map(|f| value(row * n_features + f)).collect()).collect();
+    let rows: Vec<Vec<i32>> = (0..n_rows)
+        .map(|row| {
+            (0..n_features)
+                .map(|f| value(row * n_features + f))
+                .collect()
+        })
+        .collect();
     let mut starts = rows[..9].to_vec();
     starts.push(starts[0].clone());
     let centroids = Centroids::new(n_features, starts.concat());
-    let Ok(block) = Block::from_rows(0, n_features, &rows.concat(), (0..n_rows as u64).collect()) else { return false };
-    let Some(backend) = CpuBackend::with_kernel(kernel) else { return false };
+    let Ok(block) = Block::from_rows(0, n_features, &rows.concat(), (0..n_rows as u64).collect())
+    else {
+        return false;
+    };
+    let Some(backend) = CpuBackend::with_kernel(kernel) else {
+        return false;
+    };
     let Ok(answer) = backend.pass(&block, std::slice::from_ref(&centroids), None) else {
         return false;
     };
     let labels = reference::labels(&rows, &starts);
     let (counts, sums) = reference::partial(&rows, &labels, starts.len(), n_features);
-    let as_counts = |partial: &Partial| partial.counts.iter().map(|n| *n as i64).collect::<Vec<_>>();
-    answer.iter().all(|partial| as_counts(partial) == counts && partial.sums == sums.concat())
+    let as_counts =
+        |partial: &Partial| partial.counts.iter().map(|n| *n as i64).collect::<Vec<_>>();
+    answer
+        .iter()
+        .all(|partial| as_counts(partial) == counts && partial.sums == sums.concat())
 }

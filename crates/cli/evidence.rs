@@ -6,8 +6,8 @@ use clientele_data::transform::{Shape, Transform, TransformKind};
 use clientele_features::FeatureEntry;
 use clientele_kmeans::lloyd::StopReason;
 use clientele_personas::{
-    Amount, CandidateFacts, ClusterEvidence, Counted, Distribution, Evidence, FeatureEvidence, FeatureInfo, RunFacts,
-    Unit, ValueInfo,
+    Amount, CandidateFacts, ClusterEvidence, Counted, Distribution, Evidence, FeatureEvidence,
+    FeatureInfo, RunFacts, Unit, ValueInfo,
 };
 use clientele_protocol::{FeatureHistogram, MARGIN_BINS};
 
@@ -33,7 +33,10 @@ pub struct Story {
 
 /// Puts together what `fitted` counted and what `story` calls it.
 pub fn evidence(fitted: &Fitted, model: &Model, story: &Story) -> Evidence {
-    let value = story.value.as_ref().filter(|_| !fitted.labels.values.is_empty());
+    let value = story
+        .value
+        .as_ref()
+        .filter(|_| !fitted.labels.values.is_empty());
     Evidence {
         title: story.title.clone(),
         n_customers: fitted.totals.n_rows,
@@ -43,8 +46,12 @@ pub fn evidence(fitted: &Fitted, model: &Model, story: &Story) -> Evidence {
             label: entry.label.clone(),
             unit: unit(entry.unit),
         }),
-        features: (0..model.meaning.features.len()).map(|idx| feature(fitted, model, story, idx)).collect(),
-        clusters: (0..model.meaning.n_clusters).map(|idx| cluster(fitted, idx, value.is_some())).collect(),
+        features: (0..model.meaning.features.len())
+            .map(|idx| feature(fitted, model, story, idx))
+            .collect(),
+        clusters: (0..model.meaning.n_clusters)
+            .map(|idx| cluster(fitted, idx, value.is_some()))
+            .collect(),
         run: run_facts(fitted, model, story),
     }
 }
@@ -56,7 +63,11 @@ fn feature(fitted: &Fitted, model: &Model, story: &Story, feature_idx: usize) ->
     let (low, high) = transform.grid_range(feature_idx);
     let varies = low < high;
     let everyone = fitted.labels.histograms.feature(0..n_clusters, feature_idx);
-    let n_bins = if varies { CHART_BINS.min(everyone.counts.len()) } else { 0 };
+    let n_bins = if varies {
+        CHART_BINS.min(everyone.counts.len())
+    } else {
+        0
+    };
     let edge = |nth: usize| {
         let q = f64::from(low) + (f64::from(high) - f64::from(low)) * nth as f64 / n_bins as f64;
         transform.from_grid(feature_idx, q)
@@ -64,20 +75,32 @@ fn feature(fitted: &Fitted, model: &Model, story: &Story, feature_idx: usize) ->
     let mean = fitted.totals.sums[feature_idx] as f64 / fitted.totals.n_rows as f64;
     let sd = fitted.ingest.sd_steps(feature_idx);
     let distribution = |histogram: &FeatureHistogram, mean_here: f64| {
-        let at = |p| histogram.quantile(p).map_or(0.0, |q| transform.from_grid(feature_idx, q));
+        let at = |p| {
+            histogram
+                .quantile(p)
+                .map_or(0.0, |q| transform.from_grid(feature_idx, q))
+        };
         Distribution {
             n: histogram.counts.iter().sum(),
             q25: at(0.25),
             median: at(0.5),
             q75: at(0.75),
-            mean_z: if sd > 0.0 { (mean_here - mean) / sd } else { 0.0 },
+            mean_z: if sd > 0.0 {
+                (mean_here - mean) / sd
+            } else {
+                0.0
+            },
             histogram: coarser(&histogram.counts, n_bins),
         }
     };
     FeatureEvidence {
         info: feature_info(story, name),
         transform: transform_in_words(transform, feature_idx),
-        edges: if varies { (0..=n_bins).map(edge).collect() } else { Vec::new() },
+        edges: if varies {
+            (0..=n_bins).map(edge).collect()
+        } else {
+            Vec::new()
+        },
         n_imputed: fitted.ingest.imputed[feature_idx],
         n_clipped: fitted.ingest.clipped_low[feature_idx] + fitted.ingest.clipped_high[feature_idx],
         overall: distribution(&everyone, mean),
@@ -103,7 +126,11 @@ fn transform_in_words(transform: &Transform, feature_idx: usize) -> String {
         TransformKind::Zscore => "z-score",
         TransformKind::None => "as it is",
     };
-    shape.into_iter().chain([scale]).collect::<Vec<_>>().join(", ")
+    shape
+        .into_iter()
+        .chain([scale])
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// Adds neighbouring bins up to `n_bins`.
@@ -126,7 +153,9 @@ fn feature_info(story: &Story, name: &str) -> FeatureInfo {
         high_word: known.map(|entry| entry.high_word.clone()),
         low_word: known.map(|entry| entry.low_word.clone()),
         one_word: known.and_then(|entry| entry.one_word.clone()),
-        description: known.map(|entry| entry.description.clone()).unwrap_or_default(),
+        description: known
+            .map(|entry| entry.description.clone())
+            .unwrap_or_default(),
     }
 }
 
@@ -145,7 +174,11 @@ fn cluster(fitted: &Fitted, cluster_idx: usize, has_value: bool) -> ClusterEvide
     let n_clusters = labels.sizes.len();
     let is_alone = n_clusters == 1;
     let row = |table: &[u64], width: usize| {
-        if is_alone { Vec::new() } else { table[cluster_idx * width..][..width].to_vec() }
+        if is_alone {
+            Vec::new()
+        } else {
+            table[cluster_idx * width..][..width].to_vec()
+        }
     };
     ClusterEvidence {
         size: labels.sizes[cluster_idx],
@@ -161,7 +194,10 @@ fn run_facts(fitted: &Fitted, model: &Model, story: &Story) -> RunFacts {
     let meaning = &model.meaning;
     let mut dropped = story.dropped.clone();
     if fitted.ingest.n_dropped > 0 {
-        dropped.push(Counted { what: "rows without a value in some feature".into(), count: fitted.ingest.n_dropped });
+        dropped.push(Counted {
+            what: "rows without a value in some feature".into(),
+            count: fitted.ingest.n_dropped,
+        });
     }
     RunFacts {
         sources: story.sources.clone(),
@@ -199,14 +235,18 @@ fn k_reason(fitted: &Fitted) -> String {
     let (low, high) = fitted
         .candidates
         .iter()
-        .fold((usize::MAX, 0), |(low, high), c| (low.min(c.n_clusters), high.max(c.n_clusters)));
+        .fold((usize::MAX, 0), |(low, high), c| {
+            (low.min(c.n_clusters), high.max(c.n_clusters))
+        });
     let is_balanced = u128::from(chosen.smallest_size) * 20 >= u128::from(fitted.totals.n_rows);
     if is_balanced {
         format!(
             "of {low} to {high} personas, {k} separates the groups best (Calinski-Harabasz) among those that leave every group at least 5 % of the customers"
         )
     } else {
-        format!("of {low} to {high} personas, {k} leaves the smallest group largest; none leaves every group 5 % of the customers")
+        format!(
+            "of {low} to {high} personas, {k} leaves the smallest group largest; none leaves every group 5 % of the customers"
+        )
     }
 }
 
@@ -215,7 +255,10 @@ fn candidates(fitted: &Fitted) -> Vec<CandidateFacts> {
     let n_rows = fitted.totals.n_rows as f64;
     let mut best: Vec<(usize, &CandidateSummary)> = Vec::new();
     for (idx, candidate) in fitted.candidates.iter().enumerate() {
-        match best.iter_mut().find(|(_, held)| held.n_clusters == candidate.n_clusters) {
+        match best
+            .iter_mut()
+            .find(|(_, held)| held.n_clusters == candidate.n_clusters)
+        {
             Some(held) if candidate.inertia_grid < held.1.inertia_grid => *held = (idx, candidate),
             Some(_) => {}
             None => best.push((idx, candidate)),
@@ -225,7 +268,9 @@ fn candidates(fitted: &Fitted) -> Vec<CandidateFacts> {
         .map(|(idx, candidate)| CandidateFacts {
             n_clusters: u32::try_from(candidate.n_clusters).unwrap_or(u32::MAX),
             inertia: candidate.inertia,
-            calinski_harabasz: candidate.calinski_harabasz.filter(|value| value.is_finite()),
+            calinski_harabasz: candidate
+                .calinski_harabasz
+                .filter(|value| value.is_finite()),
             smallest_share: candidate.smallest_size as f64 / n_rows,
             chosen: idx == fitted.chosen_idx,
         })

@@ -21,7 +21,12 @@ pub struct Failure {
 impl Failure {
     /// A failure of class `kind`.
     pub fn new(kind: ErrorKind, fact: impl Into<String>) -> Self {
-        Self { code: kind.exit_code(), fact: fact.into(), causes: Vec::new(), hint: None }
+        Self {
+            code: kind.exit_code(),
+            fact: fact.into(),
+            causes: Vec::new(),
+            hint: None,
+        }
     }
 
     /// Wrong arguments or config.
@@ -31,7 +36,8 @@ impl Failure {
 
     /// A fault of this program.
     pub fn bug(fact: impl Into<String>) -> Self {
-        Self::new(ErrorKind::Bug, fact).hint("this is a fault of clientele; please report it with the command")
+        Self::new(ErrorKind::Bug, fact)
+            .hint("this is a fault of clientele; please report it with the command")
     }
 
     /// Adds the way out.
@@ -82,24 +88,41 @@ fn sources(error: &(dyn Error + 'static)) -> Vec<String> {
 
 impl From<DataError> for Failure {
     fn from(error: DataError) -> Self {
-        Self { code: error.kind().exit_code(), fact: error.to_string(), causes: sources(&error), hint: error.hint() }
+        Self {
+            code: error.kind().exit_code(),
+            fact: error.to_string(),
+            causes: sources(&error),
+            hint: error.hint(),
+        }
     }
 }
 
 impl From<FeatureError> for Failure {
     fn from(error: FeatureError) -> Self {
-        Self { code: error.kind().exit_code(), fact: error.to_string(), causes: sources(&error), hint: error.hint() }
+        Self {
+            code: error.kind().exit_code(),
+            fact: error.to_string(),
+            causes: sources(&error),
+            hint: error.hint(),
+        }
     }
 }
 
 impl From<FitError> for Failure {
     fn from(error: FitError) -> Self {
-        let Some(kind) = error.kind() else { return Self::bug(error.to_string()) };
+        let Some(kind) = error.kind() else {
+            return Self::bug(error.to_string());
+        };
         let causes = match &error {
             FitError::Task(task) => task.causes.clone(),
             other => sources(other),
         };
-        Self { code: kind.exit_code(), fact: error.to_string(), causes, hint: error.hint() }
+        Self {
+            code: kind.exit_code(),
+            fact: error.to_string(),
+            causes,
+            hint: error.hint(),
+        }
     }
 }
 
@@ -120,7 +143,9 @@ impl From<OpenError> for Failure {
             code: ErrorKind::Usage.exit_code(),
             fact: error.to_string(),
             causes: sources(&error),
-            hint: Some("`clientele doctor` shows what there is; `--backend cpu` needs no GPU".into()),
+            hint: Some(
+                "`clientele doctor` shows what there is; `--backend cpu` needs no GPU".into(),
+            ),
         }
     }
 }

@@ -9,8 +9,8 @@ use clientele_coordinator::drive::drive;
 use clientele_coordinator::fit::FitSpec;
 use clientele_coordinator::machine::{Machine as Coordinator, Outcome};
 use clientele_coordinator::model::Model;
-use clientele_data::manifest::{Columns, Manifest, NullPolicy, ShardId, TableSpec};
 use clientele_data::DataError;
+use clientele_data::manifest::{Columns, Manifest, NullPolicy, ShardId, TableSpec};
 use clientele_data::read::{Projection, RawBlock, read_shard};
 use clientele_data::run_dir::RunDir;
 use clientele_data::transform::TransformKind;
@@ -53,7 +53,10 @@ pub struct Planned {
 pub fn plan(table: &TableSpec) -> Result<Planned, Failure> {
     let started = Instant::now();
     let manifest = Arc::new(Manifest::plan(table)?);
-    Ok(Planned { manifest, seconds: started.elapsed().as_secs_f64() })
+    Ok(Planned {
+        manifest,
+        seconds: started.elapsed().as_secs_f64(),
+    })
 }
 
 /// A committed run.
@@ -84,14 +87,18 @@ pub fn run(job: &Job, dir: RunDir) -> Result<Finished, Failure> {
         eprintln!("warning: {warning}");
     }
     let publishing = Instant::now();
-    let model = Model::new(&job.spec, &outcome).map_err(|e| Failure::bug("the model is not JSON").because(&e))?;
+    let model = Model::new(&job.spec, &outcome)
+        .map_err(|e| Failure::bug("the model is not JSON").because(&e))?;
     let evidence = evidence(&outcome.fitted, &model, &job.story);
     let path = dir.path().to_owned();
     let personas = publish::publish(dir, manifest, &model, &evidence)?;
     let mut seconds = vec![("plan", job.planned.seconds)];
     seconds.extend(by_stage(&outcome));
     seconds.push(("publish", publishing.elapsed().as_secs_f64()));
-    seconds.push(("total", job.planned.seconds + started.elapsed().as_secs_f64()));
+    seconds.push((
+        "total",
+        job.planned.seconds + started.elapsed().as_secs_f64(),
+    ));
     Ok(Finished {
         dir: path,
         model,
@@ -103,11 +110,19 @@ pub fn run(job: &Job, dir: RunDir) -> Result<Finished, Failure> {
 }
 
 fn fit(job: &Job, manifest: &Arc<Manifest>, dir: &RunDir) -> Result<Outcome, Failure> {
-    let key = RunKey { run: dir.path().display().to_string(), epoch: 0 };
+    let key = RunKey {
+        run: dir.path().display().to_string(),
+        epoch: 0,
+    };
     let started = Instant::now();
     let n_workers = job.machine.n_workers as usize;
-    let coordinator =
-        Coordinator::new(key.clone(), job.spec.clone(), manifest.clone(), n_workers, started.elapsed())?;
+    let coordinator = Coordinator::new(
+        key.clone(),
+        job.spec.clone(),
+        manifest.clone(),
+        n_workers,
+        started.elapsed(),
+    )?;
     let worker_job = WorkerJob {
         key,
         manifest: manifest.clone(),
@@ -123,11 +138,20 @@ fn fit(job: &Job, manifest: &Arc<Manifest>, dir: &RunDir) -> Result<Outcome, Fai
             memory_bytes: job.machine.memory_bytes / u64::from(job.machine.n_workers),
         };
         let worker = Worker::new(worker_job.clone(), &options)?;
-        workers.insert(WorkerId(nth), Box::new(InProcess::start(worker, WorkerId(nth), sender.clone())));
+        workers.insert(
+            WorkerId(nth),
+            Box::new(InProcess::start(worker, WorkerId(nth), sender.clone())),
+        );
     }
     drop(sender);
     let mut display = Display::new();
-    Ok(drive(coordinator, &workers, &events, started, &mut |progress| display.show(progress))?)
+    Ok(drive(
+        coordinator,
+        &workers,
+        &events,
+        started,
+        &mut |progress| display.show(progress),
+    )?)
 }
 
 /// Threads of worker `nth` when `n_threads` are dealt out as evenly as possible; at least one.
@@ -140,8 +164,18 @@ fn share(n_threads: usize, n_workers: u32, nth: u32) -> usize {
 fn by_stage(outcome: &Outcome) -> Vec<(&'static str, f64)> {
     ["ingest", "seeding", "passes", "final"]
         .map(|stage| {
-            let belongs = |name: &str| name == stage || stage == "ingest" && matches!(name, "statistics" | "duplicates");
-            (stage, outcome.seconds.iter().filter(|(name, _)| belongs(name)).map(|(_, seconds)| seconds).sum())
+            let belongs = |name: &str| {
+                name == stage || stage == "ingest" && matches!(name, "statistics" | "duplicates")
+            };
+            (
+                stage,
+                outcome
+                    .seconds
+                    .iter()
+                    .filter(|(name, _)| belongs(name))
+                    .map(|(_, seconds)| seconds)
+                    .sum(),
+            )
         })
         .into()
 }
@@ -150,13 +184,22 @@ fn by_stage(outcome: &Outcome) -> Vec<(&'static str, f64)> {
 ///
 /// # Errors
 /// Settings that are not what their flags take.
-pub fn fit_spec(args: &ModelArgs, settings: &FitSettings) -> Result<(FitSpec, NullPolicy), Failure> {
+pub fn fit_spec(
+    args: &ModelArgs,
+    settings: &FitSettings,
+) -> Result<(FitSpec, NullPolicy), Failure> {
     let k = match (args.k, &settings.k) {
         (Some(k), _) => k,
-        (None, Some(text)) => text.parse::<KRange>().map_err(|why| Failure::usage(format!("`fit.k`: {why}")))?,
+        (None, Some(text)) => text
+            .parse::<KRange>()
+            .map_err(|why| Failure::usage(format!("`fit.k`: {why}")))?,
         (None, None) => KRange { min: 2, max: 8 },
     };
-    let transform = setting(args.transform, "fit.transform", settings.transform.as_deref())?;
+    let transform = setting(
+        args.transform,
+        "fit.transform",
+        settings.transform.as_deref(),
+    )?;
     let nulls = setting(args.nulls, "fit.nulls", settings.nulls.as_deref())?;
     let spec = FitSpec {
         k_range: (k.min, k.max),
@@ -181,14 +224,24 @@ pub fn fit_spec(args: &ModelArgs, settings: &FitSettings) -> Result<(FitSpec, Nu
 }
 
 /// A flag, or the word of a config in its place.
-pub fn setting<T: clap::ValueEnum>(flag: Option<T>, key: &str, word: Option<&str>) -> Result<Option<T>, Failure> {
+pub fn setting<T: clap::ValueEnum>(
+    flag: Option<T>,
+    key: &str,
+    word: Option<&str>,
+) -> Result<Option<T>, Failure> {
     match (flag, word) {
         (Some(flag), _) => Ok(Some(flag)),
         (None, None) => Ok(None),
         (None, Some(word)) => T::from_str(word, true).map(Some).map_err(|_| {
-            let valid: Vec<String> =
-                T::value_variants().iter().filter_map(|v| v.to_possible_value()).map(|v| v.get_name().into()).collect();
-            Failure::usage(format!("`{key}` is `{word}`; it must be one of {}", valid.join(", ")))
+            let valid: Vec<String> = T::value_variants()
+                .iter()
+                .filter_map(|v| v.to_possible_value())
+                .map(|v| v.get_name().into())
+                .collect();
+            Failure::usage(format!(
+                "`{key}` is `{word}`; it must be one of {}",
+                valid.join(", ")
+            ))
         }),
     }
 }
@@ -208,16 +261,30 @@ pub fn read_init(file: &std::path::Path, features: &[String]) -> Result<Vec<Vec<
     let manifest = Manifest::plan(&table)?;
     let mut rows = Vec::new();
     for shard in 0..manifest.n_shards() {
-        read_shard(&manifest, ShardId(shard), &Projection::all(&manifest), &mut |block: &mut RawBlock| {
-            let row = |idx: usize| block.columns.iter().map(|column| column[idx]).collect::<Vec<f64>>();
-            rows.extend((0..block.n_rows).map(row));
-            Ok::<(), DataError>(())
-        })?;
+        read_shard(
+            &manifest,
+            ShardId(shard),
+            &Projection::all(&manifest),
+            &mut |block: &mut RawBlock| {
+                let row = |idx: usize| {
+                    block
+                        .columns
+                        .iter()
+                        .map(|column| column[idx])
+                        .collect::<Vec<f64>>()
+                };
+                rows.extend((0..block.n_rows).map(row));
+                Ok::<(), DataError>(())
+            },
+        )?;
     }
     if rows.iter().flatten().any(|value| !value.is_finite()) {
         return Err(Failure::new(
             clientele_data::ErrorKind::Input,
-            format!("a starting centroid in `{}` has a value that is no number", file.display()),
+            format!(
+                "a starting centroid in `{}` has a value that is no number",
+                file.display()
+            ),
         ));
     }
     Ok(rows)

@@ -36,12 +36,16 @@ impl Machine {
     pub fn new(args: &MachineArgs) -> Result<Self, Failure> {
         let n_workers = args.workers.unwrap_or(1);
         let n_threads = args.threads.unwrap_or_else(n_cores);
-        let memory_bytes = args.memory.map_or_else(default_memory_bytes, |bytes| bytes.0);
+        let memory_bytes = args
+            .memory
+            .map_or_else(default_memory_bytes, |bytes| bytes.0);
         if n_workers == 0 || n_threads == 0 {
             return Err(Failure::usage("--workers and --threads must be at least 1"));
         }
         if n_workers > 1_024 || n_threads > 4_096 {
-            return Err(Failure::usage("at most 1,024 workers and 4,096 threads fit in one process"));
+            return Err(Failure::usage(
+                "at most 1,024 workers and 4,096 threads fit in one process",
+            ));
         }
         if memory_bytes < LEAST_MEMORY_BYTES {
             return Err(Failure::usage(format!(
@@ -59,7 +63,12 @@ impl Machine {
             kernel: injected_kernel()?,
             fault: injected_fault()?,
         };
-        Ok(Self { engine, n_workers, n_threads, memory_bytes })
+        Ok(Self {
+            engine,
+            n_workers,
+            n_threads,
+            memory_bytes,
+        })
     }
 
     /// Threads as DataFusion wants them.
@@ -75,7 +84,8 @@ pub fn n_cores() -> usize {
 
 /// Half of the memory of this machine, so that it stays usable for others.
 pub fn default_memory_bytes() -> u64 {
-    let total = status_kib("/proc/meminfo", "MemTotal:").map_or(UNKNOWN_MEMORY_BYTES, |kib| kib * 1_024);
+    let total =
+        status_kib("/proc/meminfo", "MemTotal:").map_or(UNKNOWN_MEMORY_BYTES, |kib| kib * 1_024);
     (total / 2).max(LEAST_MEMORY_BYTES)
 }
 
@@ -92,22 +102,36 @@ fn status_kib(file: &str, key: &str) -> Option<u64> {
 
 /// `CLIENTELE_KERNEL=scalar` takes that kernel instead of the best one: for tests and measurements.
 fn injected_kernel() -> Result<Option<Kernel>, Failure> {
-    let Ok(wanted) = std::env::var("CLIENTELE_KERNEL") else { return Ok(None) };
+    let Ok(wanted) = std::env::var("CLIENTELE_KERNEL") else {
+        return Ok(None);
+    };
     let available = Kernel::available();
-    let found = available.iter().find(|kernel| format!("{kernel:?}").eq_ignore_ascii_case(&wanted));
+    let found = available
+        .iter()
+        .find(|kernel| format!("{kernel:?}").eq_ignore_ascii_case(&wanted));
     found.copied().map(Some).ok_or_else(|| {
-        Failure::usage(format!("CLIENTELE_KERNEL={wanted} is not a kernel of this processor; there are {available:?}"))
+        Failure::usage(format!(
+            "CLIENTELE_KERNEL={wanted} is not a kernel of this processor; there are {available:?}"
+        ))
     })
 }
 
 /// `CLIENTELE_INJECT=lose-gpu-after:N` destroys the GPU device after N blocks; `wrong-self-test` spoils its first answer.
 fn injected_fault() -> Result<Option<Fault>, Failure> {
-    let Ok(wanted) = std::env::var("CLIENTELE_INJECT") else { return Ok(None) };
+    let Ok(wanted) = std::env::var("CLIENTELE_INJECT") else {
+        return Ok(None);
+    };
     if wanted == "wrong-self-test" {
         return Ok(Some(Fault::WrongSelfTest));
     }
-    let passes = wanted.strip_prefix("lose-gpu-after:").and_then(|n| n.parse().ok());
-    passes.map(|passes| Some(Fault::LoseDeviceAfter { passes })).ok_or_else(|| {
-        Failure::usage(format!("CLIENTELE_INJECT={wanted} is neither `lose-gpu-after:N` nor `wrong-self-test`"))
-    })
+    let passes = wanted
+        .strip_prefix("lose-gpu-after:")
+        .and_then(|n| n.parse().ok());
+    passes
+        .map(|passes| Some(Fault::LoseDeviceAfter { passes }))
+        .ok_or_else(|| {
+            Failure::usage(format!(
+                "CLIENTELE_INJECT={wanted} is neither `lose-gpu-after:N` nor `wrong-self-test`"
+            ))
+        })
 }

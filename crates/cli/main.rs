@@ -22,8 +22,13 @@ use args::{Cli, Command};
 
 fn main() -> ExitCode {
     // Results go to standard output; whatever is logged goes to standard error, warnings unless more is asked for.
-    let filter = EnvFilter::try_from_env("CLIENTELE_LOG").unwrap_or_else(|_| EnvFilter::new("clientele=info,warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+    let filter = EnvFilter::try_from_env("CLIENTELE_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("clientele=info,warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .init();
     let done = match Cli::parse().command {
         Command::Demo(args) => demo::run(&args),
         Command::Run(args) => retail::run(&args),

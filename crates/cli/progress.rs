@@ -22,12 +22,17 @@ impl Display {
     pub fn new() -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
-            let style = ProgressStyle::with_template("{prefix:>10} {bar:24} {pos}/{len} {wide_msg}")
-                .unwrap_or_else(|_| ProgressStyle::default_bar());
+            let style =
+                ProgressStyle::with_template("{prefix:>10} {bar:24} {pos}/{len} {wide_msg}")
+                    .unwrap_or_else(|_| ProgressStyle::default_bar());
             bar.set_style(style);
             bar
         });
-        Self { bar, announced: HashSet::new(), last_line: Instant::now() }
+        Self {
+            bar,
+            announced: HashSet::new(),
+            last_line: Instant::now(),
+        }
     }
 
     /// Shows where the run stands.
@@ -44,7 +49,10 @@ impl Display {
                 let is_new = self.announced.insert(progress.stage);
                 if is_new || self.last_line.elapsed() >= LINE_EVERY {
                     self.last_line = Instant::now();
-                    eprintln!("{}: {}/{} {message}", progress.stage, progress.n_done, progress.n_parts);
+                    eprintln!(
+                        "{}: {}/{} {message}",
+                        progress.stage, progress.n_done, progress.n_parts
+                    );
                 }
             }
         }
@@ -62,7 +70,10 @@ impl Drop for Display {
 fn describe(progress: &Progress) -> String {
     let mut parts = Vec::new();
     if progress.stage == "passes" {
-        parts.push(format!("pass {}, {} models", progress.pass, progress.n_live));
+        parts.push(format!(
+            "pass {}, {} models",
+            progress.pass, progress.n_live
+        ));
     }
     if let Some(n_moved) = progress.n_moved.filter(|_| progress.stage == "passes") {
         parts.push(format!("{n_moved} rows moved"));

@@ -29,7 +29,12 @@ struct Recipe<'a> {
 ///
 /// # Errors
 /// When the folder cannot be written; then it is not committed.
-pub fn publish(dir: RunDir, manifest: &Manifest, model: &Model, evidence: &Evidence) -> Result<Personas, Failure> {
+pub fn publish(
+    dir: RunDir,
+    manifest: &Manifest,
+    model: &Model,
+    evidence: &Evidence,
+) -> Result<Personas, Failure> {
     let meaning = &model.meaning;
     let recipe = Recipe {
         algorithm_version: &meaning.algorithm_version,
@@ -43,8 +48,10 @@ pub fn publish(dir: RunDir, manifest: &Manifest, model: &Model, evidence: &Evide
         n_shards: manifest.n_shards(),
         input: manifest,
     };
-    let personas = personas(evidence).map_err(|error| Failure::bug("the evidence does not fit").because(&error))?;
-    let board = board(evidence, &personas).map_err(|error| Failure::bug("the board has an error").because(&error))?;
+    let personas = personas(evidence)
+        .map_err(|error| Failure::bug("the evidence does not fit").because(&error))?;
+    let board = board(evidence, &personas)
+        .map_err(|error| Failure::bug("the board has an error").because(&error))?;
     dir.write_file("manifest.json", &json(&recipe)?)?;
     dir.write_file("model.json", &json(model)?)?;
     dir.write_file("personas.json", &json(&personas)?)?;
@@ -54,8 +61,8 @@ pub fn publish(dir: RunDir, manifest: &Manifest, model: &Model, evidence: &Evide
 }
 
 fn json(value: &impl Serialize) -> Result<Vec<u8>, Failure> {
-    let mut bytes =
-        serde_json::to_vec_pretty(value).map_err(|error| Failure::bug("a result is not JSON").because(&error))?;
+    let mut bytes = serde_json::to_vec_pretty(value)
+        .map_err(|error| Failure::bug("a result is not JSON").because(&error))?;
     bytes.push(b'\n');
     Ok(bytes)
 }

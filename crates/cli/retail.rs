@@ -40,19 +40,36 @@ pub fn fit(
     let (spec, nulls) = job::fit_spec(model, &config.fit)?;
     let machine = Machine::new(&with_settings(machine_args, config)?)?;
     let started = Instant::now();
-    let options = BuildOptions { memory_bytes: Some(machine.memory_bytes), n_threads: machine.threads() };
+    let options = BuildOptions {
+        memory_bytes: Some(machine.memory_bytes),
+        n_threads: machine.threads(),
+    };
     let features = clientele_features::build(config, &dir.path().join(FEATURES_DIR), &options)?;
     let seconds = started.elapsed().as_secs_f64();
     let table = TableSpec {
         inputs: vec![features.path.display().to_string()],
         id: Some(features.id_column.clone()),
-        columns: Columns::Named(features.features.iter().map(|entry| entry.name.clone()).collect()),
+        columns: Columns::Named(
+            features
+                .features
+                .iter()
+                .map(|entry| entry.name.clone())
+                .collect(),
+        ),
         nulls,
         value: features.value.as_ref().map(|entry| entry.name.clone()),
     };
     let planned = job::plan(&table)?;
     let story = story(config, &features);
-    let mut finished = job::run(&Job { planned, spec, machine, story }, dir)?;
+    let mut finished = job::run(
+        &Job {
+            planned,
+            spec,
+            machine,
+            story,
+        },
+        dir,
+    )?;
     finished.seconds.insert(0, ("features", seconds));
     if let Some((_, total)) = finished.seconds.last_mut() {
         *total += seconds;
@@ -63,9 +80,16 @@ pub fn fit(
 /// `clientele features`.
 pub fn features(args: &FeaturesArgs) -> Result<(), Failure> {
     let config = Config::load(&args.config)?;
-    let machine = MachineArgs { threads: args.threads, memory: args.memory, ..MachineArgs::default() };
+    let machine = MachineArgs {
+        threads: args.threads,
+        memory: args.memory,
+        ..MachineArgs::default()
+    };
     let machine = Machine::new(&with_settings(&machine, &config)?)?;
-    let options = BuildOptions { memory_bytes: Some(machine.memory_bytes), n_threads: machine.threads() };
+    let options = BuildOptions {
+        memory_bytes: Some(machine.memory_bytes),
+        n_threads: machine.threads(),
+    };
     let table = clientele_features::build(&config, &args.out, &options)?;
     println!(
         "{} customers, {} features from {} lines, as of {}",
@@ -92,7 +116,11 @@ pub fn init(args: &InitArgs) -> Result<(), Failure> {
     }
     let cannot_write = |error: std::io::Error| {
         let there = error.kind() == std::io::ErrorKind::AlreadyExists;
-        let kind = if there { clientele_data::ErrorKind::Conflict } else { clientele_data::ErrorKind::Usage };
+        let kind = if there {
+            clientele_data::ErrorKind::Conflict
+        } else {
+            clientele_data::ErrorKind::Usage
+        };
         Failure::new(kind, format!("cannot write `{}`", args.output.display()))
             .because(&error)
             .hint("choose another place with --output, or print it with --output -")
@@ -101,7 +129,10 @@ pub fn init(args: &InitArgs) -> Result<(), Failure> {
     let mut file = std::fs::File::create_new(&args.output).map_err(cannot_write)?;
     file.write_all(proposal.as_bytes()).map_err(cannot_write)?;
     println!("wrote {}", args.output.display());
-    println!("next: read it, then `clientele run -c {} --out personas`", args.output.display());
+    println!(
+        "next: read it, then `clientele run -c {} --out personas`",
+        args.output.display()
+    );
     Ok(())
 }
 
@@ -114,17 +145,25 @@ pub fn currency(config: &Config) -> &str {
 fn with_settings(args: &MachineArgs, config: &Config) -> Result<MachineArgs, Failure> {
     let settings = &config.fit;
     let mut merged = args.clone();
-    merged.backend = job::setting::<BackendArg>(args.backend, "fit.backend", settings.backend.as_deref())?;
+    merged.backend =
+        job::setting::<BackendArg>(args.backend, "fit.backend", settings.backend.as_deref())?;
     merged.workers = args.workers.or(settings.workers);
     if let (None, Some(text)) = (args.memory, &settings.memory) {
-        merged.memory = Some(text.parse().map_err(|why| Failure::usage(format!("`fit.memory`: {why}")))?);
+        merged.memory = Some(
+            text.parse()
+                .map_err(|why| Failure::usage(format!("`fit.memory`: {why}")))?,
+        );
     }
     Ok(merged)
 }
 
 fn story(config: &Config, features: &FeatureTable) -> Story {
     Story {
-        title: config.personas.title.clone().unwrap_or_else(|| "Customer personas".into()),
+        title: config
+            .personas
+            .title
+            .clone()
+            .unwrap_or_else(|| "Customer personas".into()),
         currency: currency(config).into(),
         dictionary: features.features.clone(),
         value: features.value.clone(),
@@ -148,17 +187,35 @@ fn dropped(features: &FeatureTable) -> Vec<Counted> {
         ("lines without an amount", lines.no_amount),
         ("lines without a basket", lines.no_basket),
         ("lines dropped by the `where` of the config", lines.filtered),
-        ("lines on or after the day the features are taken as of", lines.after_as_of),
-        ("customers below the minimum activity", customers.below_activity),
+        (
+            "lines on or after the day the features are taken as of",
+            lines.after_as_of,
+        ),
+        (
+            "customers below the minimum activity",
+            customers.below_activity,
+        ),
     ]
     .into_iter()
     .filter(|(_, count)| *count > 0)
-    .map(|(what, count)| Counted { what: what.into(), count })
+    .map(|(what, count)| Counted {
+        what: what.into(),
+        count,
+    })
     .collect()
 }
 
 /// The first of `base`, `base-2`, `base-3`, ... that is free.
 pub fn free_folder(base: &str) -> PathBuf {
-    let nth = |n: u32| if n == 1 { PathBuf::from(base) } else { PathBuf::from(format!("{base}-{n}")) };
-    (1..).map(nth).find(|path| !path.exists()).unwrap_or_else(|| nth(1))
+    let nth = |n: u32| {
+        if n == 1 {
+            PathBuf::from(base)
+        } else {
+            PathBuf::from(format!("{base}-{n}"))
+        }
+    };
+    (1..)
+        .map(nth)
+        .find(|path| !path.exists())
+        .unwrap_or_else(|| nth(1))
 }

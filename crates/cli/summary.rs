@@ -33,14 +33,25 @@ pub fn print_json(value: &Value) -> Result<(), Failure> {
 }
 
 fn print_lines(text: &str) -> Result<(), Failure> {
-    std::io::stdout().lock().write_all(text.as_bytes()).map_err(|error| {
-        Failure::new(clientele_data::ErrorKind::Transient, "standard output cannot be written").because(&error)
-    })
+    std::io::stdout()
+        .lock()
+        .write_all(text.as_bytes())
+        .map_err(|error| {
+            Failure::new(
+                clientele_data::ErrorKind::Transient,
+                "standard output cannot be written",
+            )
+            .because(&error)
+        })
 }
 
 fn to_json(finished: &Finished) -> Value {
     let model = &finished.model;
-    let seconds: Map<String, Value> = finished.seconds.iter().map(|(stage, s)| ((*stage).into(), json!(s))).collect();
+    let seconds: Map<String, Value> = finished
+        .seconds
+        .iter()
+        .map(|(stage, s)| ((*stage).into(), json!(s)))
+        .collect();
     json!({
         "run": finished.dir,
         "model_hash": model.model_hash,
@@ -65,25 +76,48 @@ fn to_json(finished: &Finished) -> Value {
 fn to_text(finished: &Finished, currency: &str) -> String {
     let model = &finished.model;
     let mut lines = vec![persona_table(finished, currency)];
-    lines.push(format!("board        {}", finished.dir.join("board.html").display()));
-    lines.push(format!("assignments  {}", finished.dir.join("assignments").display()));
+    lines.push(format!(
+        "board        {}",
+        finished.dir.join("board.html").display()
+    ));
+    lines.push(format!(
+        "assignments  {}",
+        finished.dir.join("assignments").display()
+    ));
     let backends: Vec<String> = model
         .backends
         .iter()
-        .map(|ran| format!("{} ({} rows over all passes)", ran.backend, format::count(ran.n_rows)))
+        .map(|ran| {
+            format!(
+                "{} ({} rows over all passes)",
+                ran.backend,
+                format::count(ran.n_rows)
+            )
+        })
         .collect();
     lines.push(format!("backend      {}", backends.join(", ")));
     lines.push(format!("model        {}", &model.model_hash[..16]));
-    let seconds: Vec<String> = finished.seconds.iter().map(|(stage, s)| format!("{stage} {s:.2}")).collect();
+    let seconds: Vec<String> = finished
+        .seconds
+        .iter()
+        .map(|(stage, s)| format!("{stage} {s:.2}"))
+        .collect();
     lines.push(format!("seconds      {}", seconds.join(", ")));
     lines.join("\n") + "\n"
 }
 
 fn persona_table(finished: &Finished, currency: &str) -> String {
     let has_value = finished.personas.value_total.is_some();
-    let names = finished.personas.personas.iter().map(|p| p.name.chars().count());
+    let names = finished
+        .personas
+        .personas
+        .iter()
+        .map(|p| p.name.chars().count());
     let width = names.max().unwrap_or(0).clamp(7, NAME_WIDTH);
-    let mut table = format!("rank  {:<width$}  {:>10}  {:>7}", "persona", "customers", "share");
+    let mut table = format!(
+        "rank  {:<width$}  {:>10}  {:>7}",
+        "persona", "customers", "share"
+    );
     if has_value {
         table += &format!("  {:>11}  {:>12}", "value share", "value each");
     }
@@ -98,7 +132,11 @@ fn persona_table(finished: &Finished, currency: &str) -> String {
         );
         if let (Some(share), Some(total)) = (persona.value_share, persona.value_total) {
             let each = total / persona.size.max(1) as f64;
-            table += &format!("  {:>11}  {:>12}", format::percent(share), format::money(each, currency));
+            table += &format!(
+                "  {:>11}  {:>12}",
+                format::percent(share),
+                format::money(each, currency)
+            );
         }
         table.push('\n');
     }

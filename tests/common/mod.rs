@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Float32Array, Float64Array, Int64Array, RecordBatch, StringArray, UInt32Array};
+use arrow::array::{
+    Array, ArrayRef, Float32Array, Float64Array, Int64Array, RecordBatch, StringArray, UInt32Array,
+};
 use arrow::datatypes::Schema;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -30,7 +32,11 @@ pub struct Ran {
 
 /// Runs to the end.
 pub fn run(command: &mut Command) -> Ran {
-    let Output { status, stdout, stderr } = command.output().expect("the binary starts");
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command.output().expect("the binary starts");
     Ran {
         code: status.code(),
         stdout: String::from_utf8_lossy(&stdout).into_owned(),
@@ -54,7 +60,8 @@ pub fn fit(table: &Path, out: &Path) -> Command {
 
 /// A file of the run directory, parsed.
 pub fn json(run: &Path, name: &str) -> Value {
-    serde_json::from_slice(&std::fs::read(run.join(name)).expect("the file is there")).expect("it is JSON")
+    serde_json::from_slice(&std::fs::read(run.join(name)).expect("the file is there"))
+        .expect("it is JSON")
 }
 
 /// Model and assignments, as hashes.
@@ -71,8 +78,11 @@ pub fn table(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
 /// Writes `batch` to a file with row groups of `group_rows`.
 pub fn write(path: &Path, batch: &RecordBatch, group_rows: usize) {
     let file = std::fs::File::create(path).expect("the folder is writable");
-    let properties = WriterProperties::builder().set_max_row_group_row_count(Some(group_rows)).build();
-    let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties)).expect("a schema Parquet knows");
+    let properties = WriterProperties::builder()
+        .set_max_row_group_row_count(Some(group_rows))
+        .build();
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties))
+        .expect("a schema Parquet knows");
     writer.write(batch).expect("written");
     writer.close().expect("closed");
 }
@@ -86,12 +96,18 @@ pub fn parquet(dir: &Path, name: &str, batch: &RecordBatch) -> PathBuf {
 
 /// All rows of a folder of Parquet files, files in order of name.
 pub fn read_all(dir: &Path) -> RecordBatch {
-    let mut files: Vec<PathBuf> = std::fs::read_dir(dir).expect("a folder").map(|e| e.expect("an entry").path()).collect();
+    let mut files: Vec<PathBuf> = std::fs::read_dir(dir)
+        .expect("a folder")
+        .map(|e| e.expect("an entry").path())
+        .collect();
     files.sort();
     let mut batches = Vec::new();
     for file in files {
         let file = std::fs::File::open(file).expect("it opens");
-        let reader = ParquetRecordBatchReaderBuilder::try_new(file).expect("it is Parquet").build().expect("it reads");
+        let reader = ParquetRecordBatchReaderBuilder::try_new(file)
+            .expect("it is Parquet")
+            .build()
+            .expect("it reads");
         batches.extend(reader.map(|batch| batch.expect("it decodes")));
     }
     let schema: Arc<Schema> = batches[0].schema();
@@ -115,16 +131,24 @@ impl Mix {
 /// `n_rows` customers around `n_groups` overlapping centres: `customer_id` and `f0`, `f1`, ...
 pub fn blobs(n_rows: usize, n_features: usize, n_groups: usize) -> RecordBatch {
     let mut mix = Mix(7);
-    let centres: Vec<f64> = (0..n_groups * n_features).map(|_| mix.next() * 6.0).collect();
-    let groups: Vec<usize> = (0..n_rows).map(|_| (mix.next() * n_groups as f64) as usize).collect();
+    let centres: Vec<f64> = (0..n_groups * n_features)
+        .map(|_| mix.next() * 6.0)
+        .collect();
+    let groups: Vec<usize> = (0..n_rows)
+        .map(|_| (mix.next() * n_groups as f64) as usize)
+        .collect();
     let mut columns: Vec<(String, ArrayRef)> = vec![(
         "customer_id".into(),
-        Arc::new(Int64Array::from_iter_values((0..n_rows as i64).map(|i| i * 37 + 5))),
+        Arc::new(Int64Array::from_iter_values(
+            (0..n_rows as i64).map(|i| i * 37 + 5),
+        )),
     )];
     for f in 0..n_features {
         let noise = |mix: &mut Mix| (0..4).map(|_| mix.next()).sum::<f64>() - 2.0;
-        let values: Vec<f32> =
-            groups.iter().map(|g| (centres[g * n_features + f] + noise(&mut mix)) as f32).collect();
+        let values: Vec<f32> = groups
+            .iter()
+            .map(|g| (centres[g * n_features + f] + noise(&mut mix)) as f32)
+            .collect();
         columns.push((format!("f{f}"), Arc::new(Float32Array::from(values))));
     }
     RecordBatch::try_from_iter(columns).expect("columns of one length")
@@ -138,18 +162,33 @@ pub fn shuffled(batch: &RecordBatch) -> RecordBatch {
         order.swap(i, (mix.next() * (i + 1) as f64) as usize);
     }
     let order = UInt32Array::from(order);
-    let columns = batch.columns().iter().map(|c| arrow::compute::take(c, &order, None).expect("indices in range"));
+    let columns = batch
+        .columns()
+        .iter()
+        .map(|c| arrow::compute::take(c, &order, None).expect("indices in range"));
     RecordBatch::try_new(batch.schema(), columns.collect()).expect("the same schema")
 }
 
 /// A CSV of numbers with a header, as a table of `f64` columns.
 pub fn csv(text: &str) -> RecordBatch {
     let mut lines = text.lines().filter(|line| !line.starts_with('#'));
-    let names: Vec<String> = lines.next().expect("a header").split(',').map(str::to_owned).collect();
-    let rows: Vec<Vec<f64>> =
-        lines.map(|line| line.split(',').map(|cell| cell.parse().expect("a number")).collect()).collect();
+    let names: Vec<String> = lines
+        .next()
+        .expect("a header")
+        .split(',')
+        .map(str::to_owned)
+        .collect();
+    let rows: Vec<Vec<f64>> = lines
+        .map(|line| {
+            line.split(',')
+                .map(|cell| cell.parse().expect("a number"))
+                .collect()
+        })
+        .collect();
     let columns = names.into_iter().enumerate().map(|(i, name)| {
-        let values: ArrayRef = Arc::new(Float64Array::from_iter_values(rows.iter().map(|row| row[i])));
+        let values: ArrayRef = Arc::new(Float64Array::from_iter_values(
+            rows.iter().map(|row| row[i]),
+        ));
         (name, values)
     });
     RecordBatch::try_from_iter(columns).expect("a rectangle")
@@ -160,14 +199,23 @@ pub fn csv(text: &str) -> RecordBatch {
 /// # Panics
 /// In CI, where a test that needs them must not be skipped.
 pub fn shared_data(of: &str) -> Option<PathBuf> {
-    let base = std::env::var_os("CLIENTELE_SHARED_DATA")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"), PathBuf::from);
+    let base = std::env::var_os("CLIENTELE_SHARED_DATA").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"),
+        PathBuf::from,
+    );
     let found = base.join(of);
     if found.exists() {
         return Some(found);
     }
-    assert!(std::env::var_os("CI").is_none(), "CI must have {}; set CLIENTELE_SHARED_DATA", found.display());
-    println!("skipped: {} is not there; set CLIENTELE_SHARED_DATA", found.display());
+    assert!(
+        std::env::var_os("CI").is_none(),
+        "CI must have {}; set CLIENTELE_SHARED_DATA",
+        found.display()
+    );
+    println!(
+        "skipped: {} is not there; set CLIENTELE_SHARED_DATA",
+        found.display()
+    );
     None
 }
 
@@ -178,9 +226,14 @@ pub fn shared_data(of: &str) -> Option<PathBuf> {
 pub fn has_gpu() -> bool {
     let report = run(clientele().args(["doctor", "--format", "json"]));
     let report: Value = serde_json::from_str(&report.stdout).expect("doctor prints JSON");
-    let found = report["adapters"].as_array().is_some_and(|all| all.iter().any(|a| a["self_test"] == "right"));
+    let found = report["adapters"]
+        .as_array()
+        .is_some_and(|all| all.iter().any(|a| a["self_test"] == "right"));
     let required = std::env::var("CLIENTELE_REQUIRE_GPU").is_ok_and(|v| v == "1");
-    assert!(found || !required, "CLIENTELE_REQUIRE_GPU=1 and no adapter passes its self-test");
+    assert!(
+        found || !required,
+        "CLIENTELE_REQUIRE_GPU=1 and no adapter passes its self-test"
+    );
     if !found {
         println!("skipped: no GPU adapter, not even a software one");
     }
@@ -190,12 +243,22 @@ pub fn has_gpu() -> bool {
 /// `customer_id` as text to `persona_id`.
 pub fn labels(run: &Path) -> std::collections::BTreeMap<String, u32> {
     let rows = read_all(&run.join("assignments"));
-    let ids = arrow::compute::cast(rows.column_by_name("customer_id").expect("ids"), &arrow::datatypes::DataType::Utf8)
-        .expect("ids print");
+    let ids = arrow::compute::cast(
+        rows.column_by_name("customer_id").expect("ids"),
+        &arrow::datatypes::DataType::Utf8,
+    )
+    .expect("ids print");
     let ids = ids.as_any().downcast_ref::<StringArray>().expect("text");
-    let personas =
-        arrow::compute::cast(rows.column_by_name("persona_id").expect("labels"), &arrow::datatypes::DataType::UInt32)
-            .expect("labels are integers");
-    let personas = personas.as_any().downcast_ref::<UInt32Array>().expect("integers");
-    (0..rows.num_rows()).map(|row| (ids.value(row).to_owned(), personas.value(row))).collect()
+    let personas = arrow::compute::cast(
+        rows.column_by_name("persona_id").expect("labels"),
+        &arrow::datatypes::DataType::UInt32,
+    )
+    .expect("labels are integers");
+    let personas = personas
+        .as_any()
+        .downcast_ref::<UInt32Array>()
+        .expect("integers");
+    (0..rows.num_rows())
+        .map(|row| (ids.value(row).to_owned(), personas.value(row)))
+        .collect()
 }

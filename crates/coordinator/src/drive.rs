@@ -25,7 +25,9 @@ pub fn drive(
             Ok((worker, event)) => Event::Worker(worker, event),
             Err(RecvTimeoutError::Timeout) => Event::Tick,
             Err(RecvTimeoutError::Disconnected) => {
-                return Err(FitError::NoWorkers { reason: "every worker has gone".into() });
+                return Err(FitError::NoWorkers {
+                    reason: "every worker has gone".into(),
+                });
             }
         };
         let mut pending = vec![event];

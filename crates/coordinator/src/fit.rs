@@ -44,16 +44,25 @@ impl FitSpec {
     pub fn check(&self) -> Result<(), FitError> {
         let (low, high) = self.k_range;
         if low == 0 || low > high {
-            return Err(FitError::Usage(format!("k={low}..{high}: a model has at least one cluster")));
+            return Err(FitError::Usage(format!(
+                "k={low}..{high}: a model has at least one cluster"
+            )));
         }
         if high > MAX_CLUSTERS {
-            return Err(FitError::Limit(format!("k={high} is above the limit of {MAX_CLUSTERS} clusters")));
+            return Err(FitError::Limit(format!(
+                "k={high} is above the limit of {MAX_CLUSTERS} clusters"
+            )));
         }
         if self.n_restarts == 0 || self.max_iter == 0 {
-            return Err(FitError::Usage("restarts and max-iter must be at least 1".into()));
+            return Err(FitError::Usage(
+                "restarts and max-iter must be at least 1".into(),
+            ));
         }
         if !(self.tol >= 0.0 && self.tol.is_finite()) {
-            return Err(FitError::Usage(format!("tol={} must be a number of at least 0", self.tol)));
+            return Err(FitError::Usage(format!(
+                "tol={} must be a number of at least 0",
+                self.tol
+            )));
         }
         Ok(())
     }
@@ -115,12 +124,17 @@ struct Entry {
 enum Phase {
     Statistics(Box<StatsPlanner>),
     Ingest,
-    Duplicates { n_ranges: u32 },
+    Duplicates {
+        n_ranges: u32,
+    },
     Seed(Box<Seeding>),
     Weigh(Arc<Centroids>),
     Pass(Vec<CandidateId>),
     Relocate(Vec<RelocateRequest>),
-    Final { chosen: usize, centroids: Arc<Centroids> },
+    Final {
+        chosen: usize,
+        centroids: Arc<Centroids>,
+    },
 }
 
 /// The fit's state.
@@ -175,27 +189,56 @@ impl Fit {
     /// The question of the moment, and the number of parts it is asked of.
     pub fn stage(&self) -> (Stage, u32) {
         let n_shards = self.manifest.n_shards();
-        let transform = || self.transform.clone().expect("every stage after the statistics has a transform");
+        let transform = || {
+            self.transform
+                .clone()
+                .expect("every stage after the statistics has a transform")
+        };
         let stage = match &self.phase {
-            Phase::Statistics(planner) => {
-                Stage::Statistics(planner.request().expect("the statistics stage ends with the last request"))
-            }
-            Phase::Ingest => Stage::Ingest { transform: transform(), fingerprints: self.manifest.has_id() },
+            Phase::Statistics(planner) => Stage::Statistics(
+                planner
+                    .request()
+                    .expect("the statistics stage ends with the last request"),
+            ),
+            Phase::Ingest => Stage::Ingest {
+                transform: transform(),
+                fingerprints: self.manifest.has_id(),
+            },
             Phase::Duplicates { n_ranges } => {
-                return (Stage::Duplicates { n_ranges: *n_ranges, n_shards }, *n_ranges);
+                return (
+                    Stage::Duplicates {
+                        n_ranges: *n_ranges,
+                        n_shards,
+                    },
+                    *n_ranges,
+                );
             }
             Phase::Seed(seeding) => Stage::Seed {
                 transform: transform(),
-                round: seeding.request().expect("the seeding stage ends with the last request"),
+                round: seeding
+                    .request()
+                    .expect("the seeding stage ends with the last request"),
             },
-            Phase::Weigh(candidates) => Stage::Weigh { transform: transform(), candidates: candidates.clone() },
+            Phase::Weigh(candidates) => Stage::Weigh {
+                transform: transform(),
+                candidates: candidates.clone(),
+            },
             Phase::Pass(ids) => Stage::Pass {
                 transform: transform(),
                 ids: ids.clone(),
-                centroids: ids.iter().map(|id| self.entries[id].machine.centroids().clone()).collect(),
+                centroids: ids
+                    .iter()
+                    .map(|id| self.entries[id].machine.centroids().clone())
+                    .collect(),
             },
-            Phase::Relocate(requests) => Stage::Relocate { transform: transform(), requests: requests.clone() },
-            Phase::Final { centroids, .. } => Stage::Final { transform: transform(), centroids: centroids.clone() },
+            Phase::Relocate(requests) => Stage::Relocate {
+                transform: transform(),
+                requests: requests.clone(),
+            },
+            Phase::Final { centroids, .. } => Stage::Final {
+                transform: transform(),
+                centroids: centroids.clone(),
+            },
         };
         (stage, n_shards)
     }
@@ -212,13 +255,21 @@ impl Fit {
 
     /// Candidates still being fitted.
     pub fn n_live(&self) -> usize {
-        self.entries.values().filter(|e| e.stopped.is_none()).count()
+        self.entries
+            .values()
+            .filter(|e| e.stopped.is_none())
+            .count()
     }
 
     /// The smallest inertia of the last pass, in clustered units squared.
     pub fn best_inertia(&self) -> Option<f64> {
         let step = self.transform.as_ref()?.grid_step();
-        let best = self.entries.values().filter(|e| !e.sizes.is_empty()).map(|e| e.inertia).min()?;
+        let best = self
+            .entries
+            .values()
+            .filter(|e| !e.sizes.is_empty())
+            .map(|e| e.inertia)
+            .min()?;
         Some(best as f64 * step * step)
     }
 
@@ -229,25 +280,36 @@ impl Fit {
     pub fn absorb(&mut self, answer: Answer) -> Result<Next, FitError> {
         let phase = std::mem::replace(&mut self.phase, Phase::Ingest);
         match (phase, answer) {
-            (Phase::Statistics(planner), Answer::Statistics(partial)) => self.after_statistics(planner, *partial),
+            (Phase::Statistics(planner), Answer::Statistics(partial)) => {
+                self.after_statistics(planner, *partial)
+            }
             (Phase::Ingest, Answer::Ingest(partial)) => self.after_ingest(*partial),
             (Phase::Duplicates { .. }, Answer::Duplicates(found)) => self.after_duplicates(&found),
             (Phase::Seed(mut seeding), Answer::Seed(race)) => {
                 seeding.absorb(race);
                 self.seed(seeding)
             }
-            (Phase::Weigh(candidates), Answer::Weigh(weights)) => self.after_weighing(&candidates, &weights),
+            (Phase::Weigh(candidates), Answer::Weigh(weights)) => {
+                self.after_weighing(&candidates, &weights)
+            }
             (Phase::Pass(ids), Answer::Pass(partials)) => self.after_pass(&ids, partials),
             (Phase::Relocate(requests), Answer::Relocate(rows)) => {
                 for (request, rows) in requests.iter().zip(rows) {
-                    let entry = self.entries.get_mut(&request.candidate).expect("asked for a live candidate");
+                    let entry = self
+                        .entries
+                        .get_mut(&request.candidate)
+                        .expect("asked for a live candidate");
                     let step = entry.machine.relocate(&rows);
                     entry.take(step);
                 }
                 self.next_pass()
             }
-            (Phase::Final { chosen, centroids }, Answer::Final(labels)) => self.finish(chosen, &centroids, *labels),
-            _ => Err(FitError::Bug("an answer is not one to the stage that was asked".into())),
+            (Phase::Final { chosen, centroids }, Answer::Final(labels)) => {
+                self.finish(chosen, &centroids, *labels)
+            }
+            _ => Err(FitError::Bug(
+                "an answer is not one to the stage that was asked".into(),
+            )),
         }
     }
 
@@ -270,7 +332,9 @@ impl Fit {
 
     fn after_ingest(&mut self, partial: IngestPartial) -> Result<Next, FitError> {
         if partial.n_rows == 0 {
-            return Err(FitError::Input("no rows are left: every row has a null in some feature".into()));
+            return Err(FitError::Input(
+                "no rows are left: every row has a null in some feature".into(),
+            ));
         }
         let transform = self.transform.as_ref().expect("set before ingest");
         self.warnings.extend(partial.coarse_features(transform));
@@ -299,7 +363,10 @@ impl Fit {
         let n_features = self.manifest.n_features();
         if let Some(init) = &self.spec.init {
             let transform = self.transform.as_ref().expect("set before seeding");
-            let values = init.iter().flat_map(|row| transform.row_to_grid(row)).collect();
+            let values = init
+                .iter()
+                .flat_map(|row| transform.row_to_grid(row))
+                .collect();
             let n_clusters = init.len();
             self.add_candidate(n_clusters, 0, Centroids::new(n_features, values));
             return self.next_pass();
@@ -318,7 +385,11 @@ impl Fit {
         Ok(Next::Stage)
     }
 
-    fn after_weighing(&mut self, candidates: &Centroids, weights: &[u64]) -> Result<Next, FitError> {
+    fn after_weighing(
+        &mut self,
+        candidates: &Centroids,
+        weights: &[u64],
+    ) -> Result<Next, FitError> {
         let (low, high) = self.spec.k_range;
         let n_distinct = candidates.n_clusters();
         if high > n_distinct {
@@ -338,25 +409,44 @@ impl Fit {
 
     fn add_candidate(&mut self, n_clusters: usize, restart: u32, initial: Centroids) {
         let threshold = shift_threshold(self.spec.tol, self.totals());
-        let id = CandidateId(u32::try_from(self.entries.len()).expect("limited by MAX_PASS_VALUES"));
+        let id =
+            CandidateId(u32::try_from(self.entries.len()).expect("limited by MAX_PASS_VALUES"));
         let machine = Candidate::new(initial, threshold, self.spec.max_iter);
-        let entry =
-            Entry { n_clusters, restart, machine, stopped: None, sizes: Vec::new(), inertia: 0, settled: false };
+        let entry = Entry {
+            n_clusters,
+            restart,
+            machine,
+            stopped: None,
+            sizes: Vec::new(),
+            inertia: 0,
+            settled: false,
+        };
         self.entries.insert(id, entry);
     }
 
-    fn after_pass(&mut self, ids: &[CandidateId], partials: Vec<Partial>) -> Result<Next, FitError> {
+    fn after_pass(
+        &mut self,
+        ids: &[CandidateId],
+        partials: Vec<Partial>,
+    ) -> Result<Next, FitError> {
         self.n_passes += 1;
         self.last_moved = partials.iter().map(|p| p.n_moved).sum();
         let (n_rows, squares) = (self.totals().n_rows, self.totals().squares);
         let mut requests = Vec::new();
         for (id, partial) in ids.iter().zip(partials) {
             if partial.n_rows() != n_rows {
-                return Err(FitError::Bug(format!("a pass saw {} of {n_rows} rows", partial.n_rows())));
+                return Err(FitError::Bug(format!(
+                    "a pass saw {} of {n_rows} rows",
+                    partial.n_rows()
+                )));
             }
-            let entry = self.entries.get_mut(id).expect("asked for a known candidate");
+            let entry = self
+                .entries
+                .get_mut(id)
+                .expect("asked for a known candidate");
             entry.sizes.clone_from(&partial.counts);
-            entry.inertia = clientele_kmeans::lloyd::inertia(squares, &partial, entry.machine.centroids());
+            entry.inertia =
+                clientele_kmeans::lloyd::inertia(squares, &partial, entry.machine.centroids());
             if entry.stopped.is_some() {
                 entry.settled = true;
                 continue;
@@ -364,7 +454,11 @@ impl Fit {
             let centroids = entry.machine.centroids().clone();
             match entry.machine.absorb(&partial, squares) {
                 Step::NeedsRows { limit } => {
-                    requests.push(RelocateRequest { candidate: *id, centroids, limit });
+                    requests.push(RelocateRequest {
+                        candidate: *id,
+                        centroids,
+                        limit,
+                    });
                 }
                 step => entry.take(step),
             }
@@ -379,10 +473,18 @@ impl Fit {
     /// Live candidates go on; then those that stopped on the move are measured where they stopped; then one is chosen.
     fn next_pass(&mut self) -> Result<Next, FitError> {
         let wanting = |wants: &dyn Fn(&Entry) -> bool| -> Vec<CandidateId> {
-            self.entries.iter().filter(|(_, e)| wants(e)).map(|(id, _)| *id).collect()
+            self.entries
+                .iter()
+                .filter(|(_, e)| wants(e))
+                .map(|(id, _)| *id)
+                .collect()
         };
         let live = wanting(&|e| e.stopped.is_none());
-        let ids = if live.is_empty() { wanting(&|e| !e.settled) } else { live };
+        let ids = if live.is_empty() {
+            wanting(&|e| !e.settled)
+        } else {
+            live
+        };
         if !ids.is_empty() {
             self.phase = Phase::Pass(ids);
             return Ok(Next::Stage);
@@ -392,16 +494,23 @@ impl Fit {
 
     fn choose(&mut self) -> Result<Next, FitError> {
         let summaries = self.summaries();
-        let fits: Vec<quality::FitSummary> =
-            summaries.iter().map(|summary| summary.quality(self.totals().n_rows)).collect();
-        let chosen = quality::choose(&fits).ok_or_else(|| FitError::Bug("no candidate was fitted".into()))?;
+        let fits: Vec<quality::FitSummary> = summaries
+            .iter()
+            .map(|summary| summary.quality(self.totals().n_rows))
+            .collect();
+        let chosen = quality::choose(&fits)
+            .ok_or_else(|| FitError::Bug("no candidate was fitted".into()))?;
         if summaries[chosen].stop_reason == StopReason::MaxIter {
             self.warnings.push(format!(
                 "the chosen model was still moving after {} rounds; a larger --max-iter may improve it",
                 summaries[chosen].n_iter
             ));
         }
-        let entry = self.entries.values().nth(chosen).expect("one summary a candidate");
+        let entry = self
+            .entries
+            .values()
+            .nth(chosen)
+            .expect("one summary a candidate");
         let (centroids, kept) = relocate::drop_empty(entry.machine.centroids(), &entry.sizes);
         if kept.len() < entry.n_clusters {
             self.warnings.push(format!(
@@ -410,13 +519,20 @@ impl Fit {
                 entry.n_clusters
             ));
         }
-        self.phase = Phase::Final { chosen, centroids: Arc::new(centroids) };
+        self.phase = Phase::Final {
+            chosen,
+            centroids: Arc::new(centroids),
+        };
         Ok(Next::Stage)
     }
 
     fn summaries(&self) -> Vec<CandidateSummary> {
         let totals = self.totals();
-        let step = self.transform.as_ref().expect("set before passes").grid_step();
+        let step = self
+            .transform
+            .as_ref()
+            .expect("set before passes")
+            .grid_step();
         self.entries
             .values()
             .map(|entry| {
@@ -430,13 +546,22 @@ impl Fit {
                     n_iter: entry.machine.n_iter(),
                     stop_reason: entry.stopped.unwrap_or(StopReason::MaxIter),
                     smallest_size: filled().min().unwrap_or(0),
-                    calinski_harabasz: quality::calinski_harabasz(totals, entry.inertia, n_clusters),
+                    calinski_harabasz: quality::calinski_harabasz(
+                        totals,
+                        entry.inertia,
+                        n_clusters,
+                    ),
                 }
             })
             .collect()
     }
 
-    fn finish(&mut self, chosen_idx: usize, centroids: &Centroids, labels: FinalPartial) -> Result<Next, FitError> {
+    fn finish(
+        &mut self,
+        chosen_idx: usize,
+        centroids: &Centroids,
+        labels: FinalPartial,
+    ) -> Result<Next, FitError> {
         let candidates = self.summaries();
         let summary = &candidates[chosen_idx];
         // Two roads to one integer: the sum of exact distances, and Q - 2 c.S + N |c|^2.
@@ -468,7 +593,10 @@ impl Fit {
 
 /// What the algorithm needs of the rows on the grid.
 fn totals(partial: &IngestPartial) -> Result<Totals, FitError> {
-    let sum = |sum: &i128| i64::try_from(*sum).map_err(|_| FitError::Limit(format!("too many rows: {}", partial.n_rows)));
+    let sum = |sum: &i128| {
+        i64::try_from(*sum)
+            .map_err(|_| FitError::Limit(format!("too many rows: {}", partial.n_rows)))
+    };
     Ok(Totals {
         n_rows: partial.n_rows,
         sums: partial.sums.iter().map(sum).collect::<Result<_, _>>()?,

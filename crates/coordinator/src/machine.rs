@@ -142,14 +142,24 @@ impl Machine {
         }
         if !self.over && self.n_awaited == 0 {
             for (worker, parts) in self.schedule.grant() {
-                let task = Task { key: self.key.clone(), seq: self.seq, stage: self.stage.clone(), parts };
+                let task = Task {
+                    key: self.key.clone(),
+                    seq: self.seq,
+                    stage: self.stage.clone(),
+                    parts,
+                };
                 actions.push(Action::Send(worker, task));
             }
         }
         actions
     }
 
-    fn take(&mut self, event: Event, now: Duration, actions: &mut Vec<Action>) -> Result<(), FitError> {
+    fn take(
+        &mut self,
+        event: Event,
+        now: Duration,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), FitError> {
         match event {
             Event::Tick => {
                 for worker in self.schedule.silent(now) {
@@ -159,7 +169,11 @@ impl Machine {
             Event::Worker(worker, WorkerEvent::Joined) => self.schedule.join(worker, now),
             Event::Worker(worker, WorkerEvent::Heartbeat) => self.schedule.heard(worker, now),
             Event::Worker(worker, WorkerEvent::Lost { reason }) => {
-                tracing::warn!(worker = worker.0, reason, "a worker is gone; its shards go to the others");
+                tracing::warn!(
+                    worker = worker.0,
+                    reason,
+                    "a worker is gone; its shards go to the others"
+                );
                 self.lose(worker)?;
                 self.n_awaited = self.n_awaited.saturating_sub(1);
                 if self.schedule.n_workers() == 0 {
@@ -177,7 +191,8 @@ impl Machine {
     fn lose(&mut self, worker: WorkerId) -> Result<(), FitError> {
         self.schedule.lose(worker).map_err(|poisonous| {
             let place = if keeps_homes(&self.stage) {
-                self.manifest.describe_shard(clientele_data::manifest::ShardId(poisonous.part.0))
+                self.manifest
+                    .describe_shard(clientele_data::manifest::ShardId(poisonous.part.0))
             } else {
                 format!("hash range {}", poisonous.part.0)
             };
@@ -215,7 +230,12 @@ impl Machine {
         Ok(())
     }
 
-    fn close_stage(&mut self, total: Answer, now: Duration, actions: &mut Vec<Action>) -> Result<(), FitError> {
+    fn close_stage(
+        &mut self,
+        total: Answer,
+        now: Duration,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), FitError> {
         let next = self.fit.absorb(total)?;
         // The coordinator's own work between stages, such as reclustering, belongs to the stage before it.
         self.note_seconds(now);

@@ -115,9 +115,15 @@ impl Model {
     pub fn new(spec: &FitSpec, outcome: &Outcome) -> Result<Self, serde_json::Error> {
         let fitted = &outcome.fitted;
         let meaning = meaning(spec, fitted);
-        let model_hash = blake3::hash(&serde_json::to_vec(&meaning)?).to_hex().to_string();
+        let model_hash = blake3::hash(&serde_json::to_vec(&meaning)?)
+            .to_hex()
+            .to_string();
         let by_feature = |of: &dyn Fn(usize, i32) -> f64| -> Vec<Vec<f64>> {
-            fitted.centroids.rows().map(|row| row.iter().enumerate().map(|(f, q)| of(f, *q)).collect()).collect()
+            fitted
+                .centroids
+                .rows()
+                .map(|row| row.iter().enumerate().map(|(f, q)| of(f, *q)).collect())
+                .collect()
         };
         Ok(Self {
             centroids: by_feature(&|f, q| fitted.transform.clustered(f, f64::from(q))),
@@ -125,7 +131,10 @@ impl Model {
             backends: outcome
                 .backends
                 .iter()
-                .map(|(backend, n_rows)| BackendRows { backend: backend.clone(), n_rows: *n_rows })
+                .map(|(backend, n_rows)| BackendRows {
+                    backend: backend.clone(),
+                    n_rows: *n_rows,
+                })
                 .collect(),
             certified: outcome.n_rechecked,
             assignments_hash: fitted.labels.row_hashes.to_hex(),
@@ -149,7 +158,12 @@ fn meaning(spec: &FitSpec, fitted: &Fitted) -> Meaning {
         seed: spec.seed,
         max_iter: spec.max_iter,
         tol: spec.tol,
-        features: fitted.transform.features().iter().map(|feature| feature.name.clone()).collect(),
+        features: fitted
+            .transform
+            .features()
+            .iter()
+            .map(|feature| feature.name.clone())
+            .collect(),
         transform: (*fitted.transform).clone(),
         centroids_grid: fitted.centroids.rows().map(<[i32]>::to_vec).collect(),
         sizes: fitted.labels.sizes.clone(),

@@ -65,7 +65,13 @@ impl Schedule {
 
     /// A worker is ready.
     pub fn join(&mut self, id: WorkerId, now: Duration) {
-        self.workers.insert(id, Worker { lease: None, heard: now });
+        self.workers.insert(
+            id,
+            Worker {
+                lease: None,
+                heard: now,
+            },
+        );
     }
 
     /// A worker lives.
@@ -80,7 +86,9 @@ impl Schedule {
     /// # Errors
     /// [`Poisonous`] when a part it held has now taken down [`MAX_DEATHS`] workers.
     pub fn lose(&mut self, id: WorkerId) -> Result<(), Poisonous> {
-        let Some(worker) = self.workers.remove(&id) else { return Ok(()) };
+        let Some(worker) = self.workers.remove(&id) else {
+            return Ok(());
+        };
         self.homes.retain(|_, home| *home != id);
         for part in worker.lease.into_iter().flatten() {
             if self.answered.contains(&part) {
@@ -100,7 +108,11 @@ impl Schedule {
 
     /// Workers not heard of within [`LEASE`].
     pub fn silent(&self, now: Duration) -> Vec<WorkerId> {
-        self.workers.iter().filter(|(_, w)| now.saturating_sub(w.heard) > LEASE).map(|(id, _)| *id).collect()
+        self.workers
+            .iter()
+            .filter(|(_, w)| now.saturating_sub(w.heard) > LEASE)
+            .map(|(id, _)| *id)
+            .collect()
     }
 
     /// Workers there are.
@@ -110,14 +122,26 @@ impl Schedule {
 
     /// Parts answered, parts in all.
     pub fn progress(&self) -> (usize, usize) {
-        let leased: usize = self.workers.values().filter_map(|w| w.lease.as_ref()).map(Vec::len).sum();
-        (self.answered.len(), self.answered.len() + self.open.len() + leased)
+        let leased: usize = self
+            .workers
+            .values()
+            .filter_map(|w| w.lease.as_ref())
+            .map(Vec::len)
+            .sum();
+        (
+            self.answered.len(),
+            self.answered.len() + self.open.len() + leased,
+        )
     }
 
     /// Leases open parts to idle workers: first what is at home there, then what has no home.
     pub fn grant(&mut self) -> Vec<(WorkerId, Vec<PartId>)> {
-        let idle: Vec<WorkerId> =
-            self.workers.iter().filter(|(_, w)| w.lease.is_none()).map(|(id, _)| *id).collect();
+        let idle: Vec<WorkerId> = self
+            .workers
+            .iter()
+            .filter(|(_, w)| w.lease.is_none())
+            .map(|(id, _)| *id)
+            .collect();
         let mut grants = Vec::new();
         for (nth, &id) in idle.iter().enumerate() {
             let parts = self.choose(id, idle.len() - nth);
@@ -125,7 +149,9 @@ impl Schedule {
                 parts.iter().for_each(|part| {
                     self.open.remove(part);
                 });
-                self.workers.entry(id).and_modify(|w| w.lease = Some(parts.clone()));
+                self.workers
+                    .entry(id)
+                    .and_modify(|w| w.lease = Some(parts.clone()));
                 grants.push((id, parts));
             }
         }
@@ -137,15 +163,23 @@ impl Schedule {
             return vec![*single];
         }
         let at_home: Vec<PartId> = if self.keeps_homes {
-            self.open.iter().filter(|part| self.homes.get(part) == Some(&id)).copied().collect()
+            self.open
+                .iter()
+                .filter(|part| self.homes.get(part) == Some(&id))
+                .copied()
+                .collect()
         } else {
             Vec::new()
         };
         if !at_home.is_empty() {
             return at_home;
         }
-        let homeless: Vec<PartId> =
-            self.open.iter().filter(|part| !self.keeps_homes || !self.homes.contains_key(part)).copied().collect();
+        let homeless: Vec<PartId> = self
+            .open
+            .iter()
+            .filter(|part| !self.keeps_homes || !self.homes.contains_key(part))
+            .copied()
+            .collect();
         let share = homeless.len().div_ceil(n_idle);
         homeless.into_iter().take(share).collect()
     }
@@ -154,7 +188,12 @@ impl Schedule {
     ///
     /// # Errors
     /// [`Mismatch`] when it cannot be added to the answers before it.
-    pub fn answer(&mut self, id: WorkerId, parts: &[PartId], answer: Answer) -> Result<Counted, Mismatch> {
+    pub fn answer(
+        &mut self,
+        id: WorkerId,
+        parts: &[PartId],
+        answer: Answer,
+    ) -> Result<Counted, Mismatch> {
         if let Some(worker) = self.workers.get_mut(&id)
             && worker.lease.as_deref() == Some(parts)
         {
@@ -197,7 +236,11 @@ impl Schedule {
     /// The sum of all answers, once every part is answered.
     pub fn finish(&mut self) -> Option<Answer> {
         let all_idle = self.workers.values().all(|w| w.lease.is_none());
-        if self.open.is_empty() && all_idle { self.merged.take() } else { None }
+        if self.open.is_empty() && all_idle {
+            self.merged.take()
+        } else {
+            None
+        }
     }
 }
 
@@ -255,7 +298,9 @@ mod tests {
         let grants = schedule.grant();
         let lost = grants[0].1.clone();
         schedule.lose(A).unwrap();
-        schedule.answer(B, &grants[1].1, count(&grants[1].1)).unwrap();
+        schedule
+            .answer(B, &grants[1].1, count(&grants[1].1))
+            .unwrap();
         assert!(lost.iter().all(|part| schedule.open.contains(part)));
         assert_eq!(run_out(&mut schedule), 8);
     }
@@ -267,8 +312,13 @@ mod tests {
         let late = grants[0].1.clone();
         schedule.lose(A).unwrap();
         assert_eq!(schedule.answer(A, &late, count(&late)), Ok(Counted::New));
-        assert_eq!(schedule.answer(A, &late, count(&late)), Ok(Counted::Repeated));
-        schedule.answer(B, &grants[1].1, count(&grants[1].1)).unwrap();
+        assert_eq!(
+            schedule.answer(A, &late, count(&late)),
+            Ok(Counted::Repeated)
+        );
+        schedule
+            .answer(B, &grants[1].1, count(&grants[1].1))
+            .unwrap();
         assert_eq!(run_out(&mut schedule), 8);
     }
 
@@ -279,7 +329,10 @@ mod tests {
         let mut more = mine.clone();
         more.push(PartId(3));
         schedule.answer(A, &mine, count(&mine)).unwrap();
-        assert_eq!(schedule.answer(A, &more, count(&more)), Ok(Counted::Repeated));
+        assert_eq!(
+            schedule.answer(A, &more, count(&more)),
+            Ok(Counted::Repeated)
+        );
         assert!(schedule.alone.contains(&PartId(3)));
         schedule.lose(B).unwrap();
         assert_eq!(run_out(&mut schedule), 4);
@@ -302,7 +355,12 @@ mod tests {
             }
         }
         assert_eq!(culprits, [Poisonous { part: PartId(2) }]);
-        let others: Vec<u32> = schedule.open.iter().map(|part| part.0).chain(schedule.answered.iter().map(|part| part.0)).collect();
+        let others: Vec<u32> = schedule
+            .open
+            .iter()
+            .map(|part| part.0)
+            .chain(schedule.answered.iter().map(|part| part.0))
+            .collect();
         assert!((0..5).all(|part| others.contains(&part)));
     }
 

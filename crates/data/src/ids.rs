@@ -32,7 +32,7 @@ pub struct Ids {
 
 impl Ids {
     /// `array` is of a type that [`ColumnType::is_id`](crate::ColumnType::is_id).
-    pub(crate) fn from_column(array: ArrayRef) -> Self {
+    pub fn from_column(array: ArrayRef) -> Self {
         Self {
             array,
             is_row_number: false,

@@ -144,7 +144,8 @@ pub(crate) fn nearest_names(schema: &Schema, name: &str) -> Vec<String> {
             let distance = strsim::damerau_levenshtein(&known, &wanted);
             let is_near = distance <= (name.chars().count() / 3).max(2);
             // `customer` for `customer_id`: a word left out is many letters away, and yet near.
-            let is_part = !wanted.is_empty() && (known.contains(&wanted) || wanted.contains(&known));
+            let is_part =
+                !wanted.is_empty() && (known.contains(&wanted) || wanted.contains(&known));
             (is_near || is_part).then_some((distance, field.name().as_str()))
         })
         .collect();

@@ -222,7 +222,13 @@ fn blocks_and_shards_are_cut_from_row_groups_alone() {
     let shards: Vec<u64> = manifest.shards().iter().map(|shard| shard.n_rows).collect();
     // 1,200,000 and 1,100,000 rows are four runs of 4 blocks and a rest each; whole row groups are packed behind a rest that they fit.
     let runs = [SHARD_ROWS; 4];
-    let expected = [&runs[..], &[1_200_000 - 4 * SHARD_ROWS], &runs, &[1_100_000 - 4 * SHARD_ROWS + 10_000]].concat();
+    let expected = [
+        &runs[..],
+        &[1_200_000 - 4 * SHARD_ROWS],
+        &runs,
+        &[1_100_000 - 4 * SHARD_ROWS + 10_000],
+    ]
+    .concat();
     assert_eq!(shards, expected);
     let blocks = manifest.blocks();
     assert!(

@@ -77,7 +77,10 @@ impl FinalPartial {
         self.inertia += other.inertia;
         add(&mut self.seconds, &other.seconds);
         add(&mut self.margins, &other.margins);
-        self.values.iter_mut().zip(&other.values).for_each(|(a, b)| *a += b);
+        self.values
+            .iter_mut()
+            .zip(&other.values)
+            .for_each(|(a, b)| *a += b);
         self.histograms.merge(&other.histograms);
         self.row_hashes.merge(&other.row_hashes);
         add(&mut self.valued, &other.valued);
@@ -111,7 +114,11 @@ impl RowHashSum {
 
     /// 64 hexadecimal digits, most significant first.
     pub fn to_hex(&self) -> String {
-        self.0.iter().rev().map(|word| format!("{word:016x}")).collect()
+        self.0
+            .iter()
+            .rev()
+            .map(|word| format!("{word:016x}"))
+            .collect()
     }
 }
 
@@ -137,7 +144,12 @@ impl From<clientele_data::DataError> for TaskError {
             causes.push(inner.to_string());
             cause = inner.source();
         }
-        Self { kind: error.kind(), message: error.to_string(), causes, hint: error.hint() }
+        Self {
+            kind: error.kind(),
+            message: error.to_string(),
+            causes,
+            hint: error.hint(),
+        }
     }
 }
 
@@ -164,9 +176,16 @@ impl Answer {
             (Self::Seed(a), Self::Seed(b)) => a.merge(b),
             (Self::Weigh(a), Self::Weigh(b)) => add(a, &b),
             (Self::Pass(a), Self::Pass(b)) => a.iter_mut().zip(&b).for_each(|(a, b)| a.merge(b)),
-            (Self::Relocate(a), Self::Relocate(b)) => a.iter_mut().zip(b).for_each(|(a, b)| a.merge(b)),
+            (Self::Relocate(a), Self::Relocate(b)) => {
+                a.iter_mut().zip(b).for_each(|(a, b)| a.merge(b))
+            }
             (Self::Final(a), Self::Final(b)) => a.merge(&b),
-            (a, b) => return Err(Mismatch { expected: a.name(), got: b.name() }),
+            (a, b) => {
+                return Err(Mismatch {
+                    expected: a.name(),
+                    got: b.name(),
+                });
+            }
         }
         Ok(())
     }
@@ -177,22 +196,35 @@ impl Answer {
     /// [`Mismatch`] when it is not.
     pub fn check(&self, stage: &Stage) -> Result<(), Mismatch> {
         let fits = match (self, stage) {
-            (Self::Weigh(counts), Stage::Weigh { candidates, .. }) => counts.len() == candidates.n_clusters(),
+            (Self::Weigh(counts), Stage::Weigh { candidates, .. }) => {
+                counts.len() == candidates.n_clusters()
+            }
             (Self::Pass(partials), Stage::Pass { centroids, .. }) => {
                 partials.len() == centroids.len()
                     && partials.iter().zip(centroids).all(|(p, c)| {
                         p.counts.len() == c.n_clusters() && p.sums.len() == c.values().len()
                     })
             }
-            (Self::Relocate(rows), Stage::Relocate { requests, .. }) => rows.len() == requests.len(),
-            (Self::Final(partial), Stage::Final { centroids, .. }) => partial.sizes.len() == centroids.n_clusters(),
+            (Self::Relocate(rows), Stage::Relocate { requests, .. }) => {
+                rows.len() == requests.len()
+            }
+            (Self::Final(partial), Stage::Final { centroids, .. }) => {
+                partial.sizes.len() == centroids.n_clusters()
+            }
             (Self::Statistics(_), Stage::Statistics(_))
             | (Self::Ingest(_), Stage::Ingest { .. })
             | (Self::Duplicates(_), Stage::Duplicates { .. })
             | (Self::Seed(_), Stage::Seed { .. }) => true,
             _ => false,
         };
-        if fits { Ok(()) } else { Err(Mismatch { expected: stage.name(), got: self.name() }) }
+        if fits {
+            Ok(())
+        } else {
+            Err(Mismatch {
+                expected: stage.name(),
+                got: self.name(),
+            })
+        }
     }
 
     fn name(&self) -> &'static str {
@@ -219,7 +251,9 @@ mod tests {
 
     #[test]
     fn row_hashes_add_up_in_any_order_and_carry() {
-        let hashes: Vec<_> = (0..50_u32).map(|i| blake3::hash(&i.to_le_bytes())).collect();
+        let hashes: Vec<_> = (0..50_u32)
+            .map(|i| blake3::hash(&i.to_le_bytes()))
+            .collect();
         let (mut forwards, mut backwards) = (RowHashSum::default(), RowHashSum::default());
         hashes.iter().for_each(|h| forwards.add(h));
         hashes.iter().rev().for_each(|h| backwards.add(h));

@@ -23,7 +23,12 @@ impl Histograms {
     pub fn zero(n_clusters: usize, n_features: usize) -> Self {
         let n_bins = profile_bins(n_clusters, n_features);
         let len = n_clusters * n_features * n_bins;
-        Self { n_features, n_bins, counts: vec![0; len], sums: vec![0; len] }
+        Self {
+            n_features,
+            n_bins,
+            counts: vec![0; len],
+            sums: vec![0; len],
+        }
     }
 
     /// Bins a feature.
@@ -36,15 +41,22 @@ impl Histograms {
     pub fn add(&mut self, cluster_idx: usize, feature_idx: usize, q: i32, low: i32, high: i32) {
         let width = i64::from(high) - i64::from(low) + 1;
         let bin = (i64::from(q) - i64::from(low)) * self.n_bins as i64 / width;
-        let at = (cluster_idx * self.n_features + feature_idx) * self.n_bins + bin.clamp(0, self.n_bins as i64 - 1) as usize;
+        let at = (cluster_idx * self.n_features + feature_idx) * self.n_bins
+            + bin.clamp(0, self.n_bins as i64 - 1) as usize;
         self.counts[at] += 1;
         self.sums[at] += i64::from(q);
     }
 
     /// Adds what `other` has seen.
     pub fn merge(&mut self, other: &Self) {
-        self.counts.iter_mut().zip(&other.counts).for_each(|(a, b)| *a += b);
-        self.sums.iter_mut().zip(&other.sums).for_each(|(a, b)| *a += b);
+        self.counts
+            .iter_mut()
+            .zip(&other.counts)
+            .for_each(|(a, b)| *a += b);
+        self.sums
+            .iter_mut()
+            .zip(&other.sums)
+            .for_each(|(a, b)| *a += b);
     }
 
     /// [n_bins] rows of one feature of one cluster.
@@ -58,12 +70,27 @@ impl Histograms {
     }
 
     /// Counts and sums of one feature over some clusters together.
-    pub fn feature(&self, clusters: impl Iterator<Item = usize>, feature_idx: usize) -> FeatureHistogram {
-        let mut total = FeatureHistogram { counts: vec![0; self.n_bins], sums: vec![0; self.n_bins] };
+    pub fn feature(
+        &self,
+        clusters: impl Iterator<Item = usize>,
+        feature_idx: usize,
+    ) -> FeatureHistogram {
+        let mut total = FeatureHistogram {
+            counts: vec![0; self.n_bins],
+            sums: vec![0; self.n_bins],
+        };
         for cluster_idx in clusters {
             let at = (cluster_idx * self.n_features + feature_idx) * self.n_bins;
-            total.counts.iter_mut().zip(&self.counts[at..][..self.n_bins]).for_each(|(a, b)| *a += b);
-            total.sums.iter_mut().zip(&self.sums[at..][..self.n_bins]).for_each(|(a, b)| *a += b);
+            total
+                .counts
+                .iter_mut()
+                .zip(&self.counts[at..][..self.n_bins])
+                .for_each(|(a, b)| *a += b);
+            total
+                .sums
+                .iter_mut()
+                .zip(&self.sums[at..][..self.n_bins])
+                .for_each(|(a, b)| *a += b);
         }
         total
     }

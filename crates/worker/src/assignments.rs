@@ -28,7 +28,12 @@ pub struct PartWriter {
 
 impl PartWriter {
     /// A part for `shard` in `dir`, temporary in `work_dir`; distances are in units of `grid_step` times grid steps.
-    pub fn new(dir: &Path, work_dir: &Path, shard: ShardId, grid_step: f64) -> Result<Self, DataError> {
+    pub fn new(
+        dir: &Path,
+        work_dir: &Path,
+        shard: ShardId,
+        grid_step: f64,
+    ) -> Result<Self, DataError> {
         std::fs::create_dir_all(dir).map_err(|e| DataError::io("create", dir, e))?;
         let name = format!("part-{:05}.parquet", shard.0);
         Ok(Self {
@@ -48,24 +53,34 @@ impl PartWriter {
         rows: &[NearestTwo],
         source_rows: Option<&[u32]>,
     ) -> Result<RowHashSum, DataError> {
-        let batch = self.batch(ids, rows, source_rows).map_err(|e| self.failed(e.into()))?;
+        let batch = self
+            .batch(ids, rows, source_rows)
+            .map_err(|e| self.failed(e.into()))?;
         if self.writer.is_none() {
-            let file = File::create(&self.temporary).map_err(|e| DataError::io("create", &self.temporary, e))?;
-            let writer = ArrowWriter::try_new(file, batch.schema(), Some(properties())).map_err(|e| self.failed(e))?;
+            let file = File::create(&self.temporary)
+                .map_err(|e| DataError::io("create", &self.temporary, e))?;
+            let writer = ArrowWriter::try_new(file, batch.schema(), Some(properties()))
+                .map_err(|e| self.failed(e))?;
             self.writer = Some(writer);
         }
         if let Some(writer) = &mut self.writer {
-            writer.write(&batch).map_err(|e| failed(&self.temporary, e))?;
+            writer
+                .write(&batch)
+                .map_err(|e| failed(&self.temporary, e))?;
         }
         Ok(hash_rows(ids, rows, source_rows))
     }
 
     /// Makes the part visible, whole.
     pub fn finish(mut self) -> Result<(), DataError> {
-        let Some(writer) = self.writer.take() else { return Ok(()) };
+        let Some(writer) = self.writer.take() else {
+            return Ok(());
+        };
         let file = writer.into_inner().map_err(|e| self.failed(e))?;
-        file.sync_all().map_err(|e| DataError::io("write", &self.temporary, e))?;
-        std::fs::rename(&self.temporary, &self.path).map_err(|e| DataError::io("rename", &self.temporary, e))
+        file.sync_all()
+            .map_err(|e| DataError::io("write", &self.temporary, e))?;
+        std::fs::rename(&self.temporary, &self.path)
+            .map_err(|e| DataError::io("rename", &self.temporary, e))
     }
 
     fn batch(
@@ -76,17 +91,29 @@ impl PartWriter {
     ) -> Result<RecordBatch, arrow::error::ArrowError> {
         let id_column: ArrayRef = match source_rows {
             None => ids.array().clone(),
-            Some(kept) => arrow::compute::take(ids.array(), &UInt32Array::from(kept.to_vec()), None)?,
+            Some(kept) => {
+                arrow::compute::take(ids.array(), &UInt32Array::from(kept.to_vec()), None)?
+            }
         };
-        let distance = rows.iter().map(|row| (row.d2 as f64).sqrt() * self.grid_step);
+        let distance = rows
+            .iter()
+            .map(|row| (row.d2 as f64).sqrt() * self.grid_step);
         let columns: Vec<ArrayRef> = vec![
             id_column,
-            Arc::new(Int32Array::from_iter_values(rows.iter().map(|row| i32::from(row.label)))),
+            Arc::new(Int32Array::from_iter_values(
+                rows.iter().map(|row| i32::from(row.label)),
+            )),
             Arc::new(Float64Array::from_iter_values(distance)),
-            Arc::new(rows.iter().map(|row| row.second.map(i32::from)).collect::<Int32Array>()),
+            Arc::new(
+                rows.iter()
+                    .map(|row| row.second.map(i32::from))
+                    .collect::<Int32Array>(),
+            ),
             Arc::new(rows.iter().map(margin).collect::<Float64Array>()),
         ];
-        let schema = self.schema.get_or_insert_with(|| schema(columns[0].data_type().clone()));
+        let schema = self
+            .schema
+            .get_or_insert_with(|| schema(columns[0].data_type().clone()));
         RecordBatch::try_new(schema.clone(), columns)
     }
 
@@ -159,7 +186,12 @@ mod tests {
     use super::*;
 
     fn row(label: u16, d2: u64) -> NearestTwo {
-        NearestTwo { label, d2, second: Some(1 - label), second_d2: d2 + 3 }
+        NearestTwo {
+            label,
+            d2,
+            second: Some(1 - label),
+            second_d2: d2 + 3,
+        }
     }
 
     fn ids() -> Ids {
@@ -171,8 +203,14 @@ mod tests {
         let rows = [row(0, 5), row(1, 6), row(0, 7)];
         let mut flipped = rows;
         flipped[1].label = 0;
-        assert_eq!(hash_rows(&ids(), &rows, None), hash_rows(&ids(), &rows, None));
-        assert_ne!(hash_rows(&ids(), &rows, None), hash_rows(&ids(), &flipped, None));
+        assert_eq!(
+            hash_rows(&ids(), &rows, None),
+            hash_rows(&ids(), &rows, None)
+        );
+        assert_ne!(
+            hash_rows(&ids(), &rows, None),
+            hash_rows(&ids(), &flipped, None)
+        );
     }
 
     #[test]
@@ -186,8 +224,32 @@ mod tests {
 
     #[test]
     fn a_margin_is_a_share_of_the_second_distance() {
-        assert_eq!(margin(&NearestTwo { label: 0, d2: 1, second: Some(1), second_d2: 4 }), Some(0.75));
-        assert_eq!(margin(&NearestTwo { label: 0, d2: 0, second: Some(1), second_d2: 0 }), Some(0.0));
-        assert_eq!(margin(&NearestTwo { label: 0, d2: 0, second: None, second_d2: 0 }), None);
+        assert_eq!(
+            margin(&NearestTwo {
+                label: 0,
+                d2: 1,
+                second: Some(1),
+                second_d2: 4
+            }),
+            Some(0.75)
+        );
+        assert_eq!(
+            margin(&NearestTwo {
+                label: 0,
+                d2: 0,
+                second: Some(1),
+                second_d2: 0
+            }),
+            Some(0.0)
+        );
+        assert_eq!(
+            margin(&NearestTwo {
+                label: 0,
+                d2: 0,
+                second: None,
+                second_d2: 0
+            }),
+            None
+        );
     }
 }

@@ -50,7 +50,10 @@ impl Engine {
     /// # Errors
     /// [`OpenError`] when a GPU was asked for and none can be used.
     pub fn open(options: &EngineOptions) -> Result<Self, OpenError> {
-        let cpu = options.kernel.and_then(CpuBackend::with_kernel).unwrap_or_default();
+        let cpu = options
+            .kernel
+            .and_then(CpuBackend::with_kernel)
+            .unwrap_or_default();
         let gpu = match options.backend {
             BackendChoice::Cpu => None,
             BackendChoice::Gpu => Some(open_gpu(options, true)?),
@@ -96,7 +99,12 @@ impl Engine {
     }
 
     /// One partial a candidate over all rows of `block`.
-    pub fn pass(&self, block: &Block, candidates: &[Centroids], mut labels: Option<&mut BlockLabels>) -> Vec<Partial> {
+    pub fn pass(
+        &self,
+        block: &Block,
+        candidates: &[Centroids],
+        mut labels: Option<&mut BlockLabels>,
+    ) -> Vec<Partial> {
         if let Some(gpu) = &self.gpu
             && !self.gpu_lost.load(Ordering::Relaxed)
         {
@@ -109,13 +117,22 @@ impl Engine {
             }
         }
         self.note(self.cpu.name(), block);
-        self.cpu.pass(block, candidates, labels).expect("the CPU neither gets lost nor runs out of device memory")
+        self.cpu
+            .pass(block, candidates, labels)
+            .expect("the CPU neither gets lost nor runs out of device memory")
     }
 
     /// The rows each backend went over since the last call.
     pub fn take_ran(&self) -> Vec<RowsBy> {
-        let ran = std::mem::take(&mut *self.ran.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
-        ran.into_iter().map(|(backend, n_rows)| RowsBy { backend, n_rows }).collect()
+        let ran = std::mem::take(
+            &mut *self
+                .ran
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner),
+        );
+        ran.into_iter()
+            .map(|(backend, n_rows)| RowsBy { backend, n_rows })
+            .collect()
     }
 
     fn give_up(&self, error: &BackendError) {
@@ -129,7 +146,10 @@ impl Engine {
     }
 
     fn note(&self, backend: String, block: &Block) {
-        let mut ran = self.ran.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut ran = self
+            .ran
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         *ran.entry(backend).or_default() += block.n_rows() as u64;
     }
 }

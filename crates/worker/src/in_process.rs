@@ -56,7 +56,9 @@ fn run_with_heartbeat(
             match finished.recv_timeout(HEARTBEAT) {
                 Ok(Ok(reply)) => return WorkerEvent::Reply(reply),
                 Ok(Err(_)) | Err(RecvTimeoutError::Disconnected) => {
-                    return WorkerEvent::Lost { reason: "the worker panicked; see the message above".into() };
+                    return WorkerEvent::Lost {
+                        reason: "the worker panicked; see the message above".into(),
+                    };
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     let _ = events.send((id, WorkerEvent::Heartbeat));

@@ -16,7 +16,10 @@ pub struct LabelCache {
 impl LabelCache {
     /// Holds at most `limit_bytes`.
     pub fn new(limit_bytes: u64) -> Self {
-        Self { limit_bytes, blocks: Mutex::new(HashMap::new()) }
+        Self {
+            limit_bytes,
+            blocks: Mutex::new(HashMap::new()),
+        }
     }
 
     /// Whether the labels of `n_rows` rows fit for `n_candidates`; all or none, or the count would be of some rows only.
@@ -27,12 +30,20 @@ impl LabelCache {
     /// Takes the labels of a block, in the order of `ids`; empty where there are none yet.
     pub fn take(&self, block: BlockId, ids: &[CandidateId]) -> BlockLabels {
         let mut held = self.lock().remove(&block).unwrap_or_default();
-        BlockLabels { by_candidate: ids.iter().map(|id| held.remove(id).unwrap_or_default()).collect() }
+        BlockLabels {
+            by_candidate: ids
+                .iter()
+                .map(|id| held.remove(id).unwrap_or_default())
+                .collect(),
+        }
     }
 
     /// Puts them back after a pass; candidates that are no longer asked for are forgotten.
     pub fn put(&self, block: BlockId, ids: &[CandidateId], labels: BlockLabels) {
-        self.lock().insert(block, ids.iter().copied().zip(labels.by_candidate).collect());
+        self.lock().insert(
+            block,
+            ids.iter().copied().zip(labels.by_candidate).collect(),
+        );
     }
 
     /// Forgets everything.

@@ -103,7 +103,16 @@ impl Worker {
 
     /// Answers a task; never panics on data.
     pub fn run(&self, task: &Task) -> Reply {
-        let body = self.pool.install(|| self.answer(&task.stage, &task.parts)).map_err(Into::into);
-        Reply { key: task.key.clone(), seq: task.seq, parts: task.parts.clone(), body, ran: self.engine.take_ran() }
+        let body = self
+            .pool
+            .install(|| self.answer(&task.stage, &task.parts))
+            .map_err(Into::into);
+        Reply {
+            key: task.key.clone(),
+            seq: task.seq,
+            parts: task.parts.clone(),
+            body,
+            ran: self.engine.take_ran(),
+        }
     }
 }

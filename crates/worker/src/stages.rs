@@ -13,7 +13,9 @@ use clientele_kmeans::exact::{NearestTwo, nearest_two_in_block};
 use clientele_kmeans::relocate::FarthestRows;
 use clientele_kmeans::seeding::{Race, SeedRound, race_block};
 use clientele_kmeans::{Backend, Centroids, Partial};
-use clientele_protocol::{Answer, CandidateId, FinalPartial, MARGIN_BINS, PartId, RelocateRequest, Stage, TaskError};
+use clientele_protocol::{
+    Answer, CandidateId, FinalPartial, MARGIN_BINS, PartId, RelocateRequest, Stage, TaskError,
+};
 use rayon::prelude::*;
 
 use crate::Worker;
@@ -22,25 +24,39 @@ use crate::assignments::{PartWriter, margin};
 impl Worker {
     pub(crate) fn answer(&self, stage: &Stage, parts: &[PartId]) -> Result<Answer, TaskError> {
         if let Stage::Duplicates { n_ranges, n_shards } = stage {
-            return Ok(Answer::Duplicates(self.duplicates(parts, *n_ranges, *n_shards)?));
+            return Ok(Answer::Duplicates(
+                self.duplicates(parts, *n_ranges, *n_shards)?,
+            ));
         }
         let shards: Vec<ShardId> = parts.iter().map(|part| ShardId(part.0)).collect();
         Ok(match stage {
-            Stage::Statistics(request) => Answer::Statistics(Box::new(self.statistics(&shards, request)?)),
-            Stage::Ingest { transform, fingerprints } => {
-                Answer::Ingest(Box::new(self.ingest(&shards, transform, *fingerprints)?))
+            Stage::Statistics(request) => {
+                Answer::Statistics(Box::new(self.statistics(&shards, request)?))
             }
-            Stage::Seed { transform, round } => Answer::Seed(self.seed(&self.blocks(&shards, transform)?, round)?),
-            Stage::Weigh { transform, candidates } => {
-                Answer::Weigh(self.weigh(&self.blocks(&shards, transform)?, candidates)?)
+            Stage::Ingest {
+                transform,
+                fingerprints,
+            } => Answer::Ingest(Box::new(self.ingest(&shards, transform, *fingerprints)?)),
+            Stage::Seed { transform, round } => {
+                Answer::Seed(self.seed(&self.blocks(&shards, transform)?, round)?)
             }
-            Stage::Pass { transform, ids, centroids } => {
-                Answer::Pass(self.pass(&self.blocks(&shards, transform)?, ids, centroids)?)
-            }
-            Stage::Relocate { transform, requests } => {
-                Answer::Relocate(self.relocate(&self.blocks(&shards, transform)?, requests)?)
-            }
-            Stage::Final { transform, centroids } => {
+            Stage::Weigh {
+                transform,
+                candidates,
+            } => Answer::Weigh(self.weigh(&self.blocks(&shards, transform)?, candidates)?),
+            Stage::Pass {
+                transform,
+                ids,
+                centroids,
+            } => Answer::Pass(self.pass(&self.blocks(&shards, transform)?, ids, centroids)?),
+            Stage::Relocate {
+                transform,
+                requests,
+            } => Answer::Relocate(self.relocate(&self.blocks(&shards, transform)?, requests)?),
+            Stage::Final {
+                transform,
+                centroids,
+            } => {
                 self.labels.clear();
                 self.blocks(&shards, transform)?;
                 Answer::Final(Box::new(self.finish(&shards, transform, centroids)?))
@@ -49,16 +65,25 @@ impl Worker {
         })
     }
 
-    fn statistics(&self, shards: &[ShardId], request: &StatsRequest) -> Result<StatsPartial, DataError> {
+    fn statistics(
+        &self,
+        shards: &[ShardId],
+        request: &StatsRequest,
+    ) -> Result<StatsPartial, DataError> {
         let zero = || StatsPartial::zero(request);
         shards
             .par_iter()
             .map(|shard| {
                 let mut partial = zero();
-                read_shard(&self.job.manifest, *shard, &request.projection(), &mut |raw: &mut RawBlock| {
-                    partial.add_block(request, raw);
-                    Ok::<(), DataError>(())
-                })?;
+                read_shard(
+                    &self.job.manifest,
+                    *shard,
+                    &request.projection(),
+                    &mut |raw: &mut RawBlock| {
+                        partial.add_block(request, raw);
+                        Ok::<(), DataError>(())
+                    },
+                )?;
                 Ok(partial)
             })
             .try_reduce(zero, |mut a, b| {
@@ -75,7 +100,12 @@ impl Worker {
     ) -> Result<duplicates::Duplicates, DataError> {
         let mut found = duplicates::Duplicates::default();
         for part in parts {
-            found.merge(duplicates::find_duplicates(&self.job.work_dir, n_shards, part.0, n_ranges)?);
+            found.merge(duplicates::find_duplicates(
+                &self.job.work_dir,
+                n_shards,
+                part.0,
+                n_ranges,
+            )?);
         }
         Ok(found)
     }
@@ -94,18 +124,26 @@ impl Worker {
             .map(|shard| {
                 let mut partial = zero();
                 let mut ids = Vec::new();
-                read_shard(manifest, *shard, &Projection::all(manifest), &mut |raw: &mut RawBlock| {
-                    let id = raw.id;
-                    if fingerprints {
-                        ids.extend_from_slice(&raw.ids);
-                    }
-                    let grid = ingest(raw, transform, &mut partial)?;
-                    self.store.insert(id, grid)
-                })?;
+                read_shard(
+                    manifest,
+                    *shard,
+                    &Projection::all(manifest),
+                    &mut |raw: &mut RawBlock| {
+                        let id = raw.id;
+                        if fingerprints {
+                            ids.extend_from_slice(&raw.ids);
+                        }
+                        let grid = ingest(raw, transform, &mut partial)?;
+                        self.store.insert(id, grid)
+                    },
+                )?;
                 if fingerprints {
                     duplicates::write_fingerprints(&self.job.work_dir, *shard, ids)?;
                 }
-                self.present.lock().unwrap_or_else(PoisonError::into_inner).insert(*shard);
+                self.present
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .insert(*shard);
                 Ok(partial)
             })
             .try_reduce(zero, |mut a, b| {
@@ -118,10 +156,17 @@ impl Worker {
     fn blocks(&self, shards: &[ShardId], transform: &Transform) -> Result<Vec<BlockId>, DataError> {
         let missing: Vec<ShardId> = {
             let present = self.present.lock().unwrap_or_else(PoisonError::into_inner);
-            shards.iter().filter(|shard| !present.contains(shard)).copied().collect()
+            shards
+                .iter()
+                .filter(|shard| !present.contains(shard))
+                .copied()
+                .collect()
         };
         self.ingest(&missing, transform, false)?;
-        Ok(shards.iter().flat_map(|shard| self.job.manifest.shard_blocks(*shard)).collect())
+        Ok(shards
+            .iter()
+            .flat_map(|shard| self.job.manifest.shard_blocks(*shard))
+            .collect())
     }
 
     fn seed(&self, blocks: &[BlockId], round: &SeedRound) -> Result<Race, DataError> {
@@ -135,8 +180,13 @@ impl Worker {
 
     fn weigh(&self, blocks: &[BlockId], candidates: &Centroids) -> Result<Vec<u64>, DataError> {
         let count = |_, grid: &GridBlock| {
-            let partials = self.engine.cpu().pass(&grid.block, std::slice::from_ref(candidates), None);
-            partials.map(|mut partials| partials.remove(0).counts).expect("the CPU always answers")
+            let partials =
+                self.engine
+                    .cpu()
+                    .pass(&grid.block, std::slice::from_ref(candidates), None);
+            partials
+                .map(|mut partials| partials.remove(0).counts)
+                .expect("the CPU always answers")
         };
         self.over_blocks(
             blocks,
@@ -152,7 +202,10 @@ impl Worker {
         ids: &[CandidateId],
         centroids: &[Centroids],
     ) -> Result<Vec<Partial>, DataError> {
-        let n_rows: u64 = blocks.iter().map(|id| self.job.manifest.blocks()[id.0 as usize].n_rows as u64).sum();
+        let n_rows: u64 = blocks
+            .iter()
+            .map(|id| self.job.manifest.blocks()[id.0 as usize].n_rows as u64)
+            .sum();
         // Reading labels back from a GPU would cost more than knowing how many rows moved is worth.
         let keeps_labels = !self.engine.is_gpu() && self.labels.fits(n_rows, ids.len());
         if !keeps_labels {
@@ -167,18 +220,34 @@ impl Worker {
             self.labels.put(id, ids, labels);
             partials
         };
-        let zero = || centroids.iter().map(|c| Partial::zero(c.n_clusters(), c.n_features())).collect();
+        let zero = || {
+            centroids
+                .iter()
+                .map(|c| Partial::zero(c.n_clusters(), c.n_features()))
+                .collect()
+        };
         self.over_blocks(blocks, zero, pass, merge_partials)
     }
 
-    fn relocate(&self, blocks: &[BlockId], requests: &[RelocateRequest]) -> Result<Vec<FarthestRows>, DataError> {
+    fn relocate(
+        &self,
+        blocks: &[BlockId],
+        requests: &[RelocateRequest],
+    ) -> Result<Vec<FarthestRows>, DataError> {
         let farthest = |_, grid: &GridBlock| -> Vec<FarthestRows> {
             requests
                 .iter()
-                .map(|r| FarthestRows::of_block(self.engine.cpu(), &grid.block, &r.centroids, r.limit))
+                .map(|r| {
+                    FarthestRows::of_block(self.engine.cpu(), &grid.block, &r.centroids, r.limit)
+                })
                 .collect()
         };
-        let zero = || requests.iter().map(|request| FarthestRows::new(request.limit)).collect();
+        let zero = || {
+            requests
+                .iter()
+                .map(|request| FarthestRows::new(request.limit))
+                .collect()
+        };
         self.over_blocks(blocks, zero, farthest, |a: &mut Vec<FarthestRows>, b| {
             a.iter_mut().zip(b).for_each(|(a, b)| a.merge(b));
         })
@@ -192,10 +261,13 @@ impl Worker {
         of_block: impl Fn(BlockId, &GridBlock) -> T + Sync,
         merge: impl Fn(&mut T, T) + Sync + Send,
     ) -> Result<T, DataError> {
-        blocks.par_iter().map(|id| Ok(of_block(*id, &*self.store.get(*id)?))).try_reduce(&zero, |mut a, b| {
-            merge(&mut a, b);
-            Ok(a)
-        })
+        blocks
+            .par_iter()
+            .map(|id| Ok(of_block(*id, &*self.store.get(*id)?)))
+            .try_reduce(&zero, |mut a, b| {
+                merge(&mut a, b);
+                Ok(a)
+            })
     }
 
     /// Labels of the final model: one part a shard, and what the rows of each cluster add up to.
@@ -206,7 +278,8 @@ impl Worker {
         centroids: &Centroids,
     ) -> Result<FinalPartial, DataError> {
         let has_values = self.job.manifest.value().is_some();
-        let zero = || FinalPartial::zero(centroids.n_clusters(), centroids.n_features(), has_values);
+        let zero =
+            || FinalPartial::zero(centroids.n_clusters(), centroids.n_features(), has_values);
         shards
             .par_iter()
             .map(|shard| {
@@ -228,8 +301,15 @@ impl Worker {
         partial: &mut FinalPartial,
     ) -> Result<(), DataError> {
         let job = &self.job;
-        let ranges: Vec<(i32, i32)> = (0..transform.n_features()).map(|f| transform.grid_range(f)).collect();
-        let mut part = PartWriter::new(&job.assignments_dir, &job.work_dir, shard, transform.grid_step())?;
+        let ranges: Vec<(i32, i32)> = (0..transform.n_features())
+            .map(|f| transform.grid_range(f))
+            .collect();
+        let mut part = PartWriter::new(
+            &job.assignments_dir,
+            &job.work_dir,
+            shard,
+            transform.grid_step(),
+        )?;
         let mut rows = Vec::new();
         read_ids(&job.manifest, shard, &mut |id, ids| {
             let grid = self.store.get(id)?;
@@ -248,7 +328,12 @@ fn merge_partials(a: &mut Vec<Partial>, b: Vec<Partial>) {
 }
 
 /// Adds the rows of one block to the profile of their clusters. `ranges` [n_features] are the grid ranges of the features.
-fn add_rows(partial: &mut FinalPartial, grid: &GridBlock, rows: &[NearestTwo], ranges: &[(i32, i32)]) {
+fn add_rows(
+    partial: &mut FinalPartial,
+    grid: &GridBlock,
+    rows: &[NearestTwo],
+    ranges: &[(i32, i32)],
+) {
     let n_clusters = partial.sizes.len();
     for (row_idx, row) in rows.iter().enumerate() {
         let cluster_idx = usize::from(row.label);
@@ -261,7 +346,12 @@ fn add_rows(partial: &mut FinalPartial, grid: &GridBlock, rows: &[NearestTwo], r
             let bin = ((margin * MARGIN_BINS as f64) as usize).min(MARGIN_BINS - 1);
             partial.margins[cluster_idx * MARGIN_BINS + bin] += 1;
         }
-        if let Some(value) = grid.values.as_ref().map(|values| values[row_idx]).filter(|value| *value != NO_VALUE) {
+        if let Some(value) = grid
+            .values
+            .as_ref()
+            .map(|values| values[row_idx])
+            .filter(|value| *value != NO_VALUE)
+        {
             partial.values[cluster_idx] += i128::from(value);
             partial.valued[cluster_idx] += 1;
         }
@@ -269,7 +359,9 @@ fn add_rows(partial: &mut FinalPartial, grid: &GridBlock, rows: &[NearestTwo], r
     for (feature_idx, (low, high)) in ranges.iter().enumerate() {
         for (row_idx, row) in rows.iter().enumerate() {
             let q = grid.block.value(row_idx, feature_idx);
-            partial.histograms.add(usize::from(row.label), feature_idx, q, *low, *high);
+            partial
+                .histograms
+                .add(usize::from(row.label), feature_idx, q, *low, *high);
         }
     }
 }
