@@ -103,10 +103,7 @@ impl Worker {
 
     /// Answers a task; never panics on data.
     pub fn run(&self, task: &Task) -> Reply {
-        let body = self
-            .pool
-            .install(|| self.answer(&task.stage, &task.parts))
-            .map_err(Into::into);
+        let body = self.pool.install(|| self.answer(&task.stage, &task.parts));
         Reply {
             key: task.key.clone(),
             seq: task.seq,

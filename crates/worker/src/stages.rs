@@ -226,7 +226,9 @@ impl Worker {
                 .map(|c| Partial::zero(c.n_clusters(), c.n_features()))
                 .collect()
         };
-        self.over_blocks(blocks, zero, pass, merge_partials)
+        self.over_blocks(blocks, zero, pass, |a: &mut Vec<Partial>, b| {
+            a.iter_mut().zip(&b).for_each(|(a, b)| a.merge(b));
+        })
     }
 
     fn relocate(
@@ -321,10 +323,6 @@ impl Worker {
         })?;
         part.finish()
     }
-}
-
-fn merge_partials(a: &mut Vec<Partial>, b: Vec<Partial>) {
-    a.iter_mut().zip(&b).for_each(|(a, b)| a.merge(b));
 }
 
 /// Adds the rows of one block to the profile of their clusters. `ranges` [n_features] are the grid ranges of the features.
