@@ -80,10 +80,10 @@ pub struct FeatureInfo {
     /// Unit of the raw values.
     #[serde(default)]
     pub unit: Unit,
-    /// Adjective for a group that is high in it: "frequent". None: "high <label>".
+    /// Adjective for a group that is high in it: "frequent". None: `high LABEL`.
     #[serde(default)]
     pub high_word: Option<String>,
-    /// Adjective for a group that is low in it: "occasional". None: "low <label>".
+    /// Adjective for a group that is low in it: "occasional". None: `low LABEL`.
     #[serde(default)]
     pub low_word: Option<String>,
     /// Adjective for a group whose upper quartile is exactly 1: "one-time". None: as `low_word`.
