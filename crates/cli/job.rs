@@ -71,6 +71,8 @@ pub struct Finished {
     pub seconds: Vec<(&'static str, f64)>,
     /// Passes over the rows.
     pub n_passes: u32,
+    /// Blocks that a GPU could not finish and the CPU did.
+    pub n_rescued: u64,
     /// What the user should know.
     pub warnings: Vec<String>,
 }
@@ -105,6 +107,7 @@ pub fn run(job: &Job, dir: RunDir) -> Result<Finished, Failure> {
         personas,
         seconds,
         n_passes: outcome.n_passes,
+        n_rescued: outcome.n_rescued,
         warnings: outcome.fitted.warnings,
     })
 }

@@ -49,10 +49,11 @@ impl Display {
                 let is_new = self.announced.insert(progress.stage);
                 if is_new || self.last_line.elapsed() >= LINE_EVERY {
                     self.last_line = Instant::now();
-                    eprintln!(
+                    let line = format!(
                         "{}: {}/{} {message}",
                         progress.stage, progress.n_done, progress.n_parts
                     );
+                    eprintln!("{}", line.trim_end());
                 }
             }
         }

@@ -64,6 +64,7 @@ fn to_json(finished: &Finished) -> Value {
         "n_passes": finished.n_passes,
         "certified": model.certified,
         "backend": model.backends,
+        "rescued_blocks": finished.n_rescued,
         "seconds": seconds,
         "peak_rss_bytes": peak_rss_bytes(),
         "personas": finished.personas.personas.iter().map(|p| json!({
@@ -96,6 +97,12 @@ fn to_text(finished: &Finished, currency: &str) -> String {
         })
         .collect();
     lines.push(format!("backend      {}", backends.join(", ")));
+    if finished.n_rescued > 0 {
+        lines.push(format!(
+            "rescued      {} blocks that the GPU could not finish",
+            finished.n_rescued
+        ));
+    }
     lines.push(format!("model        {}", &model.model_hash[..16]));
     let seconds: Vec<String> = finished
         .seconds

@@ -10,7 +10,7 @@ use clientele_data::stats::StatsPlanner;
 use clientele_data::transform::{Transform, TransformKind};
 use clientele_kmeans::lloyd::{Candidate, Step, StopReason, shift_threshold};
 use clientele_kmeans::seeding::{Seeding, recluster};
-use clientele_kmeans::{Centroids, MAX_CLUSTERS, Partial, Totals, quality, relocate};
+use clientele_kmeans::{Centroids, MAX_CLUSTERS, MAX_ROWS, Partial, Totals, quality, relocate};
 use clientele_protocol::{Answer, CandidateId, FinalPartial, RelocateRequest, Stage};
 
 use crate::FitError;
@@ -67,7 +67,12 @@ impl FitSpec {
         Ok(())
     }
 
-    fn check_size(&self, n_features: usize) -> Result<(), FitError> {
+    fn check_size(&self, n_features: usize, n_rows: u64) -> Result<(), FitError> {
+        if n_rows > MAX_ROWS {
+            return Err(FitError::Limit(format!(
+                "n_rows={n_rows} is above the limit of {MAX_ROWS} rows"
+            )));
+        }
         let (low, high) = self.k_range;
         let n_clusters: usize = (low..=high).sum::<usize>() * self.n_restarts as usize;
         let n_values = n_clusters * n_features;
@@ -170,7 +175,7 @@ impl Fit {
     /// As [`FitSpec::check`]; also when the models are too large for one pass.
     pub fn new(spec: FitSpec, manifest: Arc<Manifest>) -> Result<Self, FitError> {
         spec.check()?;
-        spec.check_size(manifest.n_features())?;
+        spec.check_size(manifest.n_features(), manifest.n_rows())?;
         let planner = StatsPlanner::new(&manifest, spec.transform);
         Ok(Self {
             spec,

@@ -71,6 +71,8 @@ pub struct Outcome {
     pub n_rechecked: u64,
     /// Answers that were late, repeated or foreign, and did not count.
     pub n_dropped: u64,
+    /// Blocks that a GPU could not finish and the CPU did.
+    pub n_rescued: u64,
 }
 
 /// One run's coordinator.
@@ -87,6 +89,7 @@ pub struct Machine {
     seconds: Vec<(&'static str, f64)>,
     n_rechecked: u64,
     n_dropped: u64,
+    n_rescued: u64,
     /// Workers to wait for before the first task; 0 once they have been there.
     n_awaited: usize,
     over: bool,
@@ -121,6 +124,7 @@ impl Machine {
             seconds: Vec::new(),
             n_rechecked: 0,
             n_dropped: 0,
+            n_rescued: 0,
             n_awaited,
             over: false,
         })
@@ -218,6 +222,7 @@ impl Machine {
             Counted::Repeated => self.n_dropped += 1,
             Counted::New => {
                 self.n_rechecked += n_rechecked;
+                self.n_rescued += reply.n_rescued;
                 for ran in reply.ran {
                     *self.backends.entry(ran.backend).or_default() += ran.n_rows;
                 }
@@ -256,6 +261,7 @@ impl Machine {
                     n_passes: self.fit.n_passes(),
                     n_rechecked: self.n_rechecked,
                     n_dropped: self.n_dropped,
+                    n_rescued: self.n_rescued,
                 })));
             }
         }

@@ -80,6 +80,8 @@ pub struct Reply {
     pub body: Result<Answer, TaskError>,
     /// What computed it, for the summary: backend and rows.
     pub ran: Vec<RowsBy>,
+    /// Blocks that a GPU could not finish and the CPU did.
+    pub n_rescued: u64,
 }
 
 /// Rows that a backend has processed in passes.

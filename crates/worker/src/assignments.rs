@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::{ArrayRef, Float64Array, Int32Array, RecordBatch, UInt32Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -16,6 +17,9 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 use parquet::schema::types::ColumnPath;
+
+/// Tells temporary files of one process apart.
+static N_WRITERS: AtomicU64 = AtomicU64::new(0);
 
 /// Writes one part under a temporary name; [`PartWriter::finish`] gives it its own.
 pub struct PartWriter {
@@ -37,7 +41,11 @@ impl PartWriter {
         std::fs::create_dir_all(dir).map_err(|e| DataError::io("create", dir, e))?;
         let name = format!("part-{:05}.parquet", shard.0);
         Ok(Self {
-            temporary: work_dir.join(format!("{name}.{}", std::process::id())),
+            temporary: work_dir.join(format!(
+                "{name}.{}.{}",
+                std::process::id(),
+                N_WRITERS.fetch_add(1, Ordering::Relaxed)
+            )),
             path: dir.join(name),
             schema: None,
             writer: None,

@@ -41,6 +41,8 @@ pub struct Engine {
     cpu: CpuBackend,
     /// Blocks that the GPU was asked for and the CPU finished.
     n_rescued: AtomicU64,
+    /// Whether it has been said that blocks do not fit.
+    said_too_large: AtomicBool,
     ran: Mutex<BTreeMap<String, u64>>,
 }
 
@@ -48,32 +50,31 @@ impl Engine {
     /// Opens what `options` ask for.
     ///
     /// # Errors
-    /// [`OpenError`] when a GPU was asked for and none can be used.
+    /// [`OpenError`] when a GPU was asked for and there is none. One that fails its self-test is not used, and that is said.
     pub fn open(options: &EngineOptions) -> Result<Self, OpenError> {
         let cpu = options
             .kernel
             .and_then(CpuBackend::with_kernel)
             .unwrap_or_default();
-        let gpu = match options.backend {
-            BackendChoice::Cpu => None,
-            BackendChoice::Gpu => Some(open_gpu(options, true)?),
-            BackendChoice::Auto => match open_gpu(options, false) {
-                Ok(gpu) => Some(gpu),
-                Err(error @ OpenError::SelfTest { .. }) => {
-                    tracing::warn!(%error, "the GPU computes wrongly and is not used; the CPU is");
-                    None
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "no GPU; the CPU is used");
-                    None
-                }
-            },
+        let gpu = match (options.backend, open_gpu(options)) {
+            (BackendChoice::Cpu, _) => None,
+            (_, Some(Ok(gpu))) => Some(gpu),
+            (_, Some(Err(error @ OpenError::SelfTest { .. }))) => {
+                tracing::warn!(%error, "the GPU computes wrongly and is not used; the CPU is");
+                None
+            }
+            (BackendChoice::Gpu, Some(Err(error))) => return Err(error),
+            (_, other) => {
+                tracing::debug!(?other, "no GPU; the CPU is used");
+                None
+            }
         };
         Ok(Self {
             gpu,
             gpu_lost: AtomicBool::new(false),
             cpu,
             n_rescued: AtomicU64::new(0),
+            said_too_large: AtomicBool::new(false),
             ran: Mutex::new(BTreeMap::new()),
         })
     }
@@ -88,14 +89,9 @@ impl Engine {
         self.gpu.is_some() && !self.gpu_lost.load(Ordering::Relaxed)
     }
 
-    /// Faults injected into the GPU that have fired.
-    pub fn n_faults_fired(&self) -> u32 {
-        self.gpu.as_ref().map_or(0, GpuBackend::faults_fired)
-    }
-
-    /// Blocks that the GPU could not finish and the CPU did.
-    pub fn n_rescued(&self) -> u64 {
-        self.n_rescued.load(Ordering::Relaxed)
+    /// Blocks that the GPU could not finish and the CPU did, since the last call.
+    pub fn take_rescued(&self) -> u64 {
+        self.n_rescued.swap(0, Ordering::Relaxed)
     }
 
     /// One partial a candidate over all rows of `block`.
@@ -137,11 +133,17 @@ impl Engine {
 
     fn give_up(&self, error: &BackendError) {
         self.n_rescued.fetch_add(1, Ordering::Relaxed);
-        let for_good = matches!(error, BackendError::DeviceLost { .. });
-        if for_good && !self.gpu_lost.swap(true, Ordering::Relaxed) {
-            tracing::warn!(%error, "the GPU is lost; the CPU goes on, with the same result");
-        } else if !for_good && self.n_rescued() == 1 {
-            tracing::warn!(%error, "a block does not fit on the GPU; the CPU computes it, with the same result");
+        match error {
+            BackendError::DeviceLost { .. } => {
+                if !self.gpu_lost.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(%error, "the GPU is lost; the CPU goes on, with the same result");
+                }
+            }
+            BackendError::OutOfMemory { .. } => {
+                if !self.said_too_large.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(%error, "a block does not fit on the GPU; the CPU computes it, with the same result");
+                }
+            }
         }
     }
 
@@ -154,11 +156,17 @@ impl Engine {
     }
 }
 
-fn open_gpu(options: &EngineOptions, allow_software: bool) -> Result<GpuBackend, OpenError> {
-    GpuBackend::open(&OpenOptions {
+/// The GPU, if one is wanted at all; a software one only when it is asked for.
+fn open_gpu(options: &EngineOptions) -> Option<Result<GpuBackend, OpenError>> {
+    let allow_software = match options.backend {
+        BackendChoice::Cpu => return None,
+        BackendChoice::Auto => false,
+        BackendChoice::Gpu => true,
+    };
+    Some(GpuBackend::open(&OpenOptions {
         allow_software,
         adapter: options.adapter.clone(),
         fault: options.fault,
         ..OpenOptions::default()
-    })
+    }))
 }

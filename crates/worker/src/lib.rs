@@ -18,7 +18,9 @@ use clientele_gpu::OpenError;
 use clientele_kmeans::BLOCK_ROWS;
 use clientele_protocol::{Job, Reply, Task};
 
-pub use engine::{BackendChoice, Engine, EngineOptions};
+pub use engine::{BackendChoice, EngineOptions};
+
+use engine::Engine;
 pub use in_process::InProcess;
 
 use labels::LabelCache;
@@ -96,11 +98,6 @@ impl Worker {
         })
     }
 
-    /// What computes passes.
-    pub fn engine(&self) -> &Engine {
-        &self.engine
-    }
-
     /// Answers a task; never panics on data.
     pub fn run(&self, task: &Task) -> Reply {
         let body = self.pool.install(|| self.answer(&task.stage, &task.parts));
@@ -110,6 +107,7 @@ impl Worker {
             parts: task.parts.clone(),
             body,
             ran: self.engine.take_ran(),
+            n_rescued: self.engine.take_rescued(),
         }
     }
 }
