@@ -9,9 +9,9 @@ use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
 use clientele_coordinator::drive::drive;
-use clientele_coordinator::fit::FitSpec;
 use clientele_coordinator::machine::{Machine, Outcome};
 use clientele_coordinator::model::Model;
+use clientele_coordinator::spec::FitSpec;
 use clientele_data::manifest::{Columns, Manifest, NullPolicy, TableSpec};
 use clientele_data::transform::TransformKind;
 use clientele_protocol::{ChannelClosed, Job, RunKey, Task, WorkerChannel, WorkerEvent, WorkerId};

@@ -6,9 +6,9 @@ use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
 use clientele_coordinator::drive::drive;
-use clientele_coordinator::fit::FitSpec;
 use clientele_coordinator::machine::{Machine as Coordinator, Outcome};
 use clientele_coordinator::model::Model;
+use clientele_coordinator::spec::FitSpec;
 use clientele_data::DataError;
 use clientele_data::manifest::{Columns, Manifest, NullPolicy, ShardId, TableSpec};
 use clientele_data::read::{Projection, RawBlock, read_shard};

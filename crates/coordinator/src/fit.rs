@@ -1,90 +1,21 @@
 //! The fit as a list of questions: which stage comes next, given the answers so far. Knows nothing of workers or time.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use clientele_data::duplicates::Duplicates;
 use clientele_data::ingest::IngestPartial;
 use clientele_data::manifest::Manifest;
 use clientele_data::stats::StatsPlanner;
-use clientele_data::transform::{Transform, TransformKind};
-use clientele_kmeans::lloyd::{Candidate, Step, StopReason, shift_threshold};
+use clientele_data::transform::Transform;
+use clientele_kmeans::lloyd::{Candidate, StopReason, shift_threshold};
 use clientele_kmeans::seeding::{Seeding, recluster};
-use clientele_kmeans::{Centroids, MAX_CLUSTERS, MAX_ROWS, Partial, Totals, quality, relocate};
+use clientele_kmeans::{Centroids, Partial, Totals, quality};
 use clientele_protocol::{Answer, CandidateId, FinalPartial, RelocateRequest, Stage};
 
 use crate::FitError;
+use crate::candidates::Candidates;
 use crate::model::CandidateSummary;
-
-/// Values in the partials of one pass, at most, over all candidates: what keeps an answer a small message.
-pub const MAX_PASS_VALUES: usize = 1 << 24;
-
-/// What to fit; checked by [`FitSpec::check`].
-#[derive(Debug, Clone)]
-pub struct FitSpec {
-    /// Numbers of clusters to try, smallest and largest.
-    pub k_range: (usize, usize),
-    /// Models a number of clusters.
-    pub n_restarts: u32,
-    /// Starting centroids in raw units, one a row; replaces seeding.
-    pub init: Option<Vec<Vec<f64>>>,
-    /// Decides everything random.
-    pub seed: u64,
-    /// How columns become comparable.
-    pub transform: TransformKind,
-    /// Rounds, at most.
-    pub max_iter: u32,
-    /// Stop when centroids move less than this share of the mean variance.
-    pub tol: f64,
-}
-
-impl FitSpec {
-    /// # Errors
-    /// [`FitError::Usage`] and [`FitError::Limit`], naming what is asked and what is possible.
-    pub fn check(&self) -> Result<(), FitError> {
-        let (low, high) = self.k_range;
-        if low == 0 || low > high {
-            return Err(FitError::Usage(format!(
-                "k={low}..{high}: a model has at least one cluster"
-            )));
-        }
-        if high > MAX_CLUSTERS {
-            return Err(FitError::Limit(format!(
-                "k={high} is above the limit of {MAX_CLUSTERS} clusters"
-            )));
-        }
-        if self.n_restarts == 0 || self.max_iter == 0 {
-            return Err(FitError::Usage(
-                "restarts and max-iter must be at least 1".into(),
-            ));
-        }
-        if !(self.tol >= 0.0 && self.tol.is_finite()) {
-            return Err(FitError::Usage(format!(
-                "tol={} must be a number of at least 0",
-                self.tol
-            )));
-        }
-        Ok(())
-    }
-
-    fn check_size(&self, n_features: usize, n_rows: u64) -> Result<(), FitError> {
-        if n_rows > MAX_ROWS {
-            return Err(FitError::Limit(format!(
-                "n_rows={n_rows} is above the limit of {MAX_ROWS} rows"
-            )));
-        }
-        let (low, high) = self.k_range;
-        let n_clusters: usize = (low..=high).sum::<usize>() * self.n_restarts as usize;
-        let n_values = n_clusters * n_features;
-        if n_values > MAX_PASS_VALUES {
-            return Err(FitError::Limit(format!(
-                "{n_clusters} centroids of {n_features} features in one pass are {n_values} values, above the limit of {MAX_PASS_VALUES}; \
-                 try a narrower --k or fewer --restarts"
-            )));
-        }
-        Ok(())
-    }
-}
+use crate::spec::FitSpec;
 
 /// Everything that was found out; exact, and free of how it was computed.
 #[derive(Debug)]
@@ -109,20 +40,6 @@ pub struct Fitted {
     pub labels: FinalPartial,
     /// What the user should know, as sentences.
     pub warnings: Vec<String>,
-}
-
-/// A candidate on its way.
-#[derive(Debug)]
-struct Entry {
-    n_clusters: usize,
-    restart: u32,
-    machine: Candidate,
-    stopped: Option<StopReason>,
-    /// Of the last pass.
-    sizes: Vec<u64>,
-    inertia: i128,
-    /// Whether `sizes` and `inertia` are of the final centroids.
-    settled: bool,
 }
 
 #[derive(Debug)]
@@ -152,7 +69,7 @@ pub struct Fit {
     ingest: Option<IngestPartial>,
     /// Of all rows on the grid; from `ingest`.
     totals: Option<Totals>,
-    entries: BTreeMap<CandidateId, Entry>,
+    candidates: Candidates,
     warnings: Vec<String>,
     /// Passes over the rows on behalf of candidates.
     n_passes: u32,
@@ -184,7 +101,7 @@ impl Fit {
             transform: None,
             ingest: None,
             totals: None,
-            entries: BTreeMap::new(),
+            candidates: Candidates::default(),
             warnings: Vec::new(),
             n_passes: 0,
             last_moved: None,
@@ -233,7 +150,7 @@ impl Fit {
                 ids: ids.clone(),
                 centroids: ids
                     .iter()
-                    .map(|id| self.entries[id].machine.centroids().clone())
+                    .map(|id| self.candidates.centroids(*id).clone())
                     .collect(),
             },
             Phase::Relocate(requests) => Stage::Relocate {
@@ -260,21 +177,13 @@ impl Fit {
 
     /// Candidates still being fitted.
     pub fn n_live(&self) -> usize {
-        self.entries
-            .values()
-            .filter(|e| e.stopped.is_none())
-            .count()
+        self.candidates.n_live()
     }
 
     /// The smallest inertia of the last pass, in clustered units squared.
     pub fn best_inertia(&self) -> Option<f64> {
         let step = self.transform.as_ref()?.grid_step();
-        let best = self
-            .entries
-            .values()
-            .filter(|e| !e.sizes.is_empty())
-            .map(|e| e.inertia)
-            .min()?;
+        let best = self.candidates.best_inertia()?;
         Some(best as f64 * step * step)
     }
 
@@ -297,16 +206,9 @@ impl Fit {
             (Phase::Weigh(candidates), Answer::Weigh(weights)) => {
                 self.after_weighing(&candidates, &weights)
             }
-            (Phase::Pass(ids), Answer::Pass(partials)) => self.after_pass(&ids, partials),
+            (Phase::Pass(ids), Answer::Pass(partials)) => self.after_pass(&ids, &partials),
             (Phase::Relocate(requests), Answer::Relocate(rows)) => {
-                for (request, rows) in requests.iter().zip(rows) {
-                    let entry = self
-                        .entries
-                        .get_mut(&request.candidate)
-                        .expect("asked for a live candidate");
-                    let step = entry.machine.relocate(&rows);
-                    entry.take(step);
-                }
+                self.candidates.relocate(&requests, &rows);
                 self.next_pass()
             }
             (Phase::Final { chosen, centroids }, Answer::Final(labels)) => {
@@ -372,8 +274,7 @@ impl Fit {
                 .iter()
                 .flat_map(|row| transform.row_to_grid(row))
                 .collect();
-            let n_clusters = init.len();
-            self.add_candidate(n_clusters, 0, Centroids::new(n_features, values));
+            self.add_candidate(0, Centroids::new(n_features, values));
             return self.next_pass();
         }
         let (_, k_max) = self.spec.k_range;
@@ -406,68 +307,23 @@ impl Fit {
         for n_clusters in low.min(n_distinct)..=high.min(n_distinct) {
             for restart in 0..self.spec.n_restarts {
                 let initial = recluster(candidates, weights, n_clusters, self.spec.seed, restart);
-                self.add_candidate(n_clusters, restart, initial);
+                self.add_candidate(restart, initial);
             }
         }
         self.next_pass()
     }
 
-    fn add_candidate(&mut self, n_clusters: usize, restart: u32, initial: Centroids) {
+    fn add_candidate(&mut self, restart: u32, initial: Centroids) {
         let threshold = shift_threshold(self.spec.tol, self.totals());
-        let id =
-            CandidateId(u32::try_from(self.entries.len()).expect("limited by MAX_PASS_VALUES"));
         let machine = Candidate::new(initial, threshold, self.spec.max_iter);
-        let entry = Entry {
-            n_clusters,
-            restart,
-            machine,
-            stopped: None,
-            sizes: Vec::new(),
-            inertia: 0,
-            settled: false,
-        };
-        self.entries.insert(id, entry);
+        self.candidates.add(restart, machine);
     }
 
-    fn after_pass(
-        &mut self,
-        ids: &[CandidateId],
-        partials: Vec<Partial>,
-    ) -> Result<Next, FitError> {
+    fn after_pass(&mut self, ids: &[CandidateId], partials: &[Partial]) -> Result<Next, FitError> {
         self.n_passes += 1;
         self.last_moved = partials.iter().map(|p| p.n_moved).sum();
-        let (n_rows, squares) = (self.totals().n_rows, self.totals().squares);
-        let mut requests = Vec::new();
-        for (id, partial) in ids.iter().zip(partials) {
-            if partial.n_rows() != n_rows {
-                return Err(FitError::Bug(format!(
-                    "a pass saw {} of {n_rows} rows",
-                    partial.n_rows()
-                )));
-            }
-            let entry = self
-                .entries
-                .get_mut(id)
-                .expect("asked for a known candidate");
-            entry.sizes.clone_from(&partial.counts);
-            entry.inertia =
-                clientele_kmeans::lloyd::inertia(squares, &partial, entry.machine.centroids());
-            if entry.stopped.is_some() {
-                entry.settled = true;
-                continue;
-            }
-            let centroids = entry.machine.centroids().clone();
-            match entry.machine.absorb(&partial, squares) {
-                Step::NeedsRows { limit } => {
-                    requests.push(RelocateRequest {
-                        candidate: *id,
-                        centroids,
-                        limit,
-                    });
-                }
-                step => entry.take(step),
-            }
-        }
+        let totals = self.totals.as_ref().expect("set before seeding");
+        let requests = self.candidates.absorb(ids, partials, totals)?;
         if requests.is_empty() {
             return self.next_pass();
         }
@@ -475,26 +331,13 @@ impl Fit {
         Ok(Next::Stage)
     }
 
-    /// Live candidates go on; then those that stopped on the move are measured where they stopped; then one is chosen.
     fn next_pass(&mut self) -> Result<Next, FitError> {
-        let wanting = |wants: &dyn Fn(&Entry) -> bool| -> Vec<CandidateId> {
-            self.entries
-                .iter()
-                .filter(|(_, e)| wants(e))
-                .map(|(id, _)| *id)
-                .collect()
-        };
-        let live = wanting(&|e| e.stopped.is_none());
-        let ids = if live.is_empty() {
-            wanting(&|e| !e.settled)
-        } else {
-            live
-        };
-        if !ids.is_empty() {
-            self.phase = Phase::Pass(ids);
-            return Ok(Next::Stage);
+        let ids = self.candidates.wanting_a_pass();
+        if ids.is_empty() {
+            return self.choose();
         }
-        self.choose()
+        self.phase = Phase::Pass(ids);
+        Ok(Next::Stage)
     }
 
     fn choose(&mut self) -> Result<Next, FitError> {
@@ -511,17 +354,14 @@ impl Fit {
                 summaries[chosen].n_iter
             ));
         }
-        let entry = self
-            .entries
-            .values()
-            .nth(chosen)
-            .expect("one summary a candidate");
-        let (centroids, kept) = relocate::drop_empty(entry.machine.centroids(), &entry.sizes);
-        if kept.len() < entry.n_clusters {
+        let (centroids, n_clusters) = self
+            .candidates
+            .without_empty(chosen)
+            .ok_or_else(|| FitError::Bug("the chosen candidate is not there".into()))?;
+        let n_empty = n_clusters - centroids.n_clusters();
+        if n_empty > 0 {
             self.warnings.push(format!(
-                "{} of {} clusters stayed empty and were dropped: there are no more distinct customers to fill them",
-                entry.n_clusters - kept.len(),
-                entry.n_clusters
+                "{n_empty} of {n_clusters} clusters stayed empty and were dropped: there are no more distinct customers to fill them"
             ));
         }
         self.phase = Phase::Final {
@@ -532,33 +372,9 @@ impl Fit {
     }
 
     fn summaries(&self) -> Vec<CandidateSummary> {
-        let totals = self.totals();
-        let step = self
-            .transform
-            .as_ref()
-            .expect("set before passes")
-            .grid_step();
-        self.entries
-            .values()
-            .map(|entry| {
-                let filled = || entry.sizes.iter().copied().filter(|n| *n > 0);
-                let n_clusters = filled().count();
-                CandidateSummary {
-                    n_clusters,
-                    restart: entry.restart,
-                    inertia: entry.inertia as f64 * step * step,
-                    inertia_grid: entry.inertia,
-                    n_iter: entry.machine.n_iter(),
-                    stop_reason: entry.stopped.unwrap_or(StopReason::MaxIter),
-                    smallest_size: filled().min().unwrap_or(0),
-                    calinski_harabasz: quality::calinski_harabasz(
-                        totals,
-                        entry.inertia,
-                        n_clusters,
-                    ),
-                }
-            })
-            .collect()
+        let transform = self.transform.as_ref().expect("set before passes");
+        self.candidates
+            .summaries(self.totals(), transform.grid_step())
     }
 
     fn finish(
@@ -607,14 +423,4 @@ fn totals(partial: &IngestPartial) -> Result<Totals, FitError> {
         sums: partial.sums.iter().map(sum).collect::<Result<_, _>>()?,
         squares: partial.total_squares,
     })
-}
-
-impl Entry {
-    fn take(&mut self, step: Step) {
-        if let Step::Done(reason) = step {
-            self.stopped = Some(reason);
-            // With no shift the pass that found it was a pass over the final centroids.
-            self.settled = reason == StopReason::Converged;
-        }
-    }
 }

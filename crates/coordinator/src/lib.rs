@@ -3,11 +3,13 @@
 //! [`fit`] knows the algorithm's order of questions, [`schedule`] knows who answers which part, [`machine`] joins them into
 //! one `step(event, now) -> actions` without threads, sockets or clocks, and [`drive`] runs that over real channels.
 
+mod candidates;
 pub mod drive;
 pub mod fit;
 pub mod machine;
 pub mod model;
 pub mod schedule;
+pub mod spec;
 
 use clientele_data::{DataError, ErrorKind};
 use clientele_protocol::{Mismatch, TaskError};

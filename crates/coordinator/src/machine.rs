@@ -7,9 +7,10 @@ use std::time::Duration;
 use clientele_data::manifest::Manifest;
 use clientele_protocol::{Answer, Reply, RunKey, Stage, StageSeq, Task, WorkerEvent, WorkerId};
 
-use crate::fit::{Fit, FitSpec, Fitted, Next};
+use crate::FitError;
+use crate::fit::{Fit, Fitted, Next};
 use crate::schedule::{Counted, Schedule};
-use crate::{FitError, fit};
+use crate::spec::FitSpec;
 
 /// Something happened.
 #[derive(Debug)]
@@ -245,7 +246,7 @@ impl Machine {
         // The coordinator's own work between stages, such as reclustering, belongs to the stage before it.
         self.note_seconds(now);
         match next {
-            fit::Next::Stage => {
+            Next::Stage => {
                 let (stage, n_parts) = self.fit.stage();
                 self.seq = StageSeq(self.seq.0 + 1);
                 self.schedule.open_stage(n_parts, keeps_homes(&stage));

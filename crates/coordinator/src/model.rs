@@ -5,8 +5,9 @@ use clientele_kmeans::lloyd::StopReason;
 use clientele_kmeans::{ALGORITHM_VERSION, quality};
 use serde::Serialize;
 
-use crate::fit::{FitSpec, Fitted};
+use crate::fit::Fitted;
 use crate::machine::Outcome;
+use crate::spec::FitSpec;
 
 /// One fitted candidate, for comparison.
 #[derive(Debug, Clone, Serialize)]
