@@ -1,6 +1,7 @@
 //! How a command ends badly: fact, cause, way out, and an exit code.
 
 use std::error::Error;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clientele_coordinator::FitError;
@@ -43,6 +44,15 @@ impl Failure {
     /// Adds the way out.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Says which file the fact is about, as the outermost cause.
+    pub fn while_reading(mut self, path: &Path) -> Self {
+        self.causes.insert(
+            0,
+            format!("it was found while reading `{}`", path.display()),
+        );
         self
     }
 

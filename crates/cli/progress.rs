@@ -23,7 +23,7 @@ impl Display {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
             let style =
-                ProgressStyle::with_template("{prefix:>10} {bar:24} {pos}/{len} {wide_msg}")
+                ProgressStyle::with_template("{prefix:>10} {bar:10} {pos}/{len} {wide_msg}")
                     .unwrap_or_else(|_| ProgressStyle::default_bar());
             bar.set_style(style);
             bar
@@ -68,24 +68,25 @@ impl Drop for Display {
     }
 }
 
+/// Most wanted first: a narrow terminal cuts the end.
 fn describe(progress: &Progress) -> String {
     let mut parts = Vec::new();
     if progress.stage == "passes" {
-        parts.push(format!(
-            "pass {}, {} models",
-            progress.pass, progress.n_live
-        ));
-    }
-    if let Some(n_moved) = progress.n_moved.filter(|_| progress.stage == "passes") {
-        parts.push(format!("{n_moved} rows moved"));
-    }
-    if let Some(inertia) = progress.inertia.filter(|_| progress.stage == "passes") {
-        parts.push(format!("inertia {inertia:.6e}"));
+        parts.push(format!("pass {}", progress.pass));
+        parts.extend(progress.n_moved.map(|n| format!("{n} moved")));
+        parts.extend(
+            progress
+                .inertia
+                .map(|inertia| format!("inertia {inertia:.3e}")),
+        );
     }
     let seconds = progress.elapsed.as_secs_f64();
     if seconds > 0.05 && progress.n_done > 0 {
         let rows = progress.n_rows as f64 * progress.n_done as f64 / progress.n_parts.max(1) as f64;
         parts.push(format!("{} rows/s", short(rows / seconds)));
+    }
+    if progress.stage == "passes" && progress.n_live > 1 {
+        parts.push(format!("{} models", progress.n_live));
     }
     parts.join(", ")
 }

@@ -21,7 +21,7 @@ const FEATURES_DIR: &str = "features";
 
 /// `clientele run`.
 pub fn run(args: &RunArgs) -> Result<(), Failure> {
-    let config = Config::load(&args.config)?;
+    let config = load(&args.config)?;
     let dir = RunDir::create(&args.out)?;
     let finished = fit(&config, &args.model, &args.machine, dir)?;
     summary::print(&finished, args.machine.format, currency(&config))
@@ -79,7 +79,7 @@ pub fn fit(
 
 /// `clientele features`.
 pub fn features(args: &FeaturesArgs) -> Result<(), Failure> {
-    let config = Config::load(&args.config)?;
+    let config = load(&args.config)?;
     let machine = MachineArgs {
         threads: args.threads,
         memory: args.memory,
@@ -134,6 +134,11 @@ pub fn init(args: &InitArgs) -> Result<(), Failure> {
         args.output.display()
     );
     Ok(())
+}
+
+/// Reads a config; what is wrong with it is told with its path.
+fn load(path: &Path) -> Result<Config, Failure> {
+    Config::load(path).map_err(|error| Failure::from(error).while_reading(path))
 }
 
 /// Sign before money.

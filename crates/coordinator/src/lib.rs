@@ -74,6 +74,9 @@ impl FitError {
             Self::Input(fact) if fact.starts_with("customer ids") => {
                 Some("one row a customer is expected; aggregate first, for instance with `clientele run`".into())
             }
+            Self::Limit(_) => {
+                Some("ask for fewer personas with --k, or for fewer --restarts".into())
+            }
             _ => None,
         }
     }

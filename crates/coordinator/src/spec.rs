@@ -67,8 +67,7 @@ impl FitSpec {
         let n_values = n_clusters * n_features;
         if n_values > MAX_PASS_VALUES {
             return Err(FitError::Limit(format!(
-                "{n_clusters} centroids of {n_features} features in one pass are {n_values} values, above the limit of {MAX_PASS_VALUES}; \
-                 try a narrower --k or fewer --restarts"
+                "{n_clusters} centroids of {n_features} features in one pass are {n_values} values, above the limit of {MAX_PASS_VALUES}"
             )));
         }
         Ok(())

@@ -196,7 +196,7 @@ pub enum DataError {
         limit: u64,
     },
     /// A table without rows.
-    #[error("the {n_files} input files hold no rows")]
+    #[error("the input holds no rows (n_files={n_files})")]
     NoRows {
         /// Files.
         n_files: usize,
@@ -429,6 +429,7 @@ impl DataError {
             Self::ColumnTypeDiffers { .. } => {
                 "cast the column to one type when the files are written"
             }
+            Self::NoRows { .. } => "look at what wrote these files: they have columns and no rows",
             Self::NoFeatures { .. } => "let `clientele features` derive numbers from raw tables",
             Self::InputChanged { .. } => "start the run again when nothing writes to its input",
             Self::Read { .. } => "write the file again; what is left of the others may be fine",
