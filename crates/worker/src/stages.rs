@@ -23,11 +23,6 @@ use crate::assignments::{PartWriter, margin};
 
 impl Worker {
     pub(crate) fn answer(&self, stage: &Stage, parts: &[PartId]) -> Result<Answer, TaskError> {
-        if let Stage::Duplicates { n_ranges, n_shards } = stage {
-            return Ok(Answer::Duplicates(
-                self.duplicates(parts, *n_ranges, *n_shards)?,
-            ));
-        }
         let shards: Vec<ShardId> = parts.iter().map(|part| ShardId(part.0)).collect();
         Ok(match stage {
             Stage::Statistics(request) => {
@@ -37,6 +32,10 @@ impl Worker {
                 transform,
                 fingerprints,
             } => Answer::Ingest(Box::new(self.ingest(&shards, transform, *fingerprints)?)),
+            // Here a part is a range of hashes and no shard.
+            Stage::Duplicates { n_ranges, n_shards } => {
+                Answer::Duplicates(self.duplicates(parts, *n_ranges, *n_shards)?)
+            }
             Stage::Seed { transform, round } => {
                 Answer::Seed(self.seed(&self.blocks(&shards, transform)?, round)?)
             }
@@ -61,7 +60,6 @@ impl Worker {
                 self.blocks(&shards, transform)?;
                 Answer::Final(Box::new(self.finish(&shards, transform, centroids)?))
             }
-            Stage::Duplicates { .. } => unreachable!("answered above"),
         })
     }
 
