@@ -496,6 +496,14 @@ fn config_mistakes_name_line_and_nearest_key() {
         2,
         &["line 5", "`ammount`", "`amount`"],
     );
+    // A setting that makes no sense is refused before a folder is made.
+    std::fs::write(
+        &config,
+        "[tables.transactions]\npath = \"t.parquet\"\ncustomer = \"c\"\ntimestamp = \"t\"\n[fit]\nk = \"5..2\"\n",
+    )
+    .unwrap();
+    check(&mut run_it(&out), &out, 2, &["fit.k", "empty"]);
+    assert!(!out.exists());
     std::fs::remove_file(&config).unwrap();
     check(&mut run_it(&out), &out, 2, &["cannot read config"]);
 }

@@ -212,7 +212,7 @@ fn rows_in_any_order_and_files_of_any_cut_give_the_same_bytes() {
 #[test]
 fn little_memory_gives_the_same_bytes() {
     let dir = TempDir::new().unwrap();
-    // 64 features x 1,500,000 rows would be 384 MB on the grid: more than is left of 256 MiB.
+    // 400,000 x 64 are 102 MB on the grid; of 256 MiB nothing is left for them, so that every block is spilled.
     let batch = blobs(400_000, 64, 4);
     let path = dir.path().join("wide.parquet");
     write(&path, &batch, 50_000);

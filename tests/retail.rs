@@ -19,6 +19,12 @@ fn the_demo_shows_personas_of_23_570_customers_and_nothing_but_results_on_standa
         "{}",
         ran.stdout
     );
+    // What was asked is part of what was pinned: a run can be made again.
+    let recipe = json(&out, "manifest.json")["fit"].clone();
+    assert_eq!(
+        (&recipe["k_range"], &recipe["seed"]),
+        (&serde_json::json!([2, 5]), &serde_json::json!(1))
+    );
     let personas = json(&out, "personas.json");
     let personas = personas["personas"].as_array().unwrap();
     assert!((2..=5).contains(&personas.len()));

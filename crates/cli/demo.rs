@@ -7,7 +7,7 @@ use clientele_features::Config;
 
 use crate::args::{DemoArgs, Format, ModelArgs};
 use crate::failure::Failure;
-use crate::retail;
+use crate::retail::{self, Settings};
 use crate::summary;
 
 /// CDNOW's transactions of 1997 and 1998; see `demo/README.md`.
@@ -22,14 +22,15 @@ pub fn run(args: &DemoArgs) -> Result<(), Failure> {
         .out
         .clone()
         .unwrap_or_else(|| retail::free_folder("clientele-demo"));
+    let config = Config::from_toml(CONFIG, &out.join("input"))?;
+    let settings = Settings::new(&config, &ModelArgs::default(), &args.machine)?;
     let dir = RunDir::create(&out)?;
     dir.write_file("input/cdnow.parquet", CDNOW)?;
     dir.write_file("input/clientele.toml", CONFIG.as_bytes())?;
-    let config = Config::from_toml(CONFIG, &dir.path().join("input"))?;
     eprintln!(
         "CDNOW: 23,570 customers who first bought in early 1997, and every purchase until June 1998"
     );
-    let finished = retail::fit(&config, &ModelArgs::default(), &args.machine, dir)?;
+    let finished = retail::fit(&config, settings, dir)?;
     summary::print(&finished, args.machine.format, retail::currency(&config))?;
     if args.machine.format == Format::Text {
         println!(

@@ -93,7 +93,7 @@ pub fn run(job: &Job, dir: RunDir) -> Result<Finished, Failure> {
         .map_err(|e| Failure::bug("the model is not JSON").because(&e))?;
     let evidence = evidence(&outcome.fitted, &model, &job.story);
     let path = dir.path().to_owned();
-    let personas = publish::publish(dir, manifest, &model, &evidence)?;
+    let personas = publish::publish(dir, &job.spec, manifest, &model, &evidence)?;
     let mut seconds = vec![("plan", job.planned.seconds)];
     seconds.extend(by_stage(&outcome));
     seconds.push(("publish", publishing.elapsed().as_secs_f64()));

@@ -1,6 +1,7 @@
 //! The files of a run directory, committed last.
 
 use clientele_coordinator::model::Model;
+use clientele_coordinator::spec::FitSpec;
 use clientele_data::manifest::Manifest;
 use clientele_data::run_dir::RunDir;
 use clientele_data::transform::Transform;
@@ -14,9 +15,7 @@ use crate::failure::Failure;
 struct Recipe<'a> {
     algorithm_version: &'a str,
     protocol_version: u32,
-    seed: u64,
-    max_iter: u32,
-    tol: f64,
+    fit: &'a FitSpec,
     grid_step: f64,
     transform: &'a Transform,
     n_blocks: u32,
@@ -31,6 +30,7 @@ struct Recipe<'a> {
 /// When the folder cannot be written; then it is not committed.
 pub fn publish(
     dir: RunDir,
+    spec: &FitSpec,
     manifest: &Manifest,
     model: &Model,
     evidence: &Evidence,
@@ -39,9 +39,7 @@ pub fn publish(
     let recipe = Recipe {
         algorithm_version: &meaning.algorithm_version,
         protocol_version: clientele_protocol::PROTOCOL_VERSION,
-        seed: meaning.seed,
-        max_iter: meaning.max_iter,
-        tol: meaning.tol,
+        fit: spec,
         grid_step: meaning.grid_step,
         transform: &meaning.transform,
         n_blocks: manifest.n_blocks(),

@@ -4,7 +4,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use clientele_data::manifest::{Columns, TableSpec};
+use clientele_coordinator::spec::FitSpec;
+use clientele_data::manifest::{Columns, NullPolicy, TableSpec};
 use clientele_data::run_dir::RunDir;
 use clientele_features::{BuildOptions, Config, FeatureTable};
 use clientele_personas::Counted;
@@ -22,23 +23,45 @@ const FEATURES_DIR: &str = "features";
 /// `clientele run`.
 pub fn run(args: &RunArgs) -> Result<(), Failure> {
     let config = load(&args.config)?;
+    let settings = Settings::new(&config, &args.model, &args.machine)?;
     let dir = RunDir::create(&args.out)?;
-    let finished = fit(&config, &args.model, &args.machine, dir)?;
+    let finished = fit(&config, settings, dir)?;
     summary::print(&finished, args.machine.format, currency(&config))
+}
+
+/// What a config and flags come to; checked before anything is written.
+pub struct Settings {
+    spec: FitSpec,
+    nulls: NullPolicy,
+    machine: Machine,
+}
+
+impl Settings {
+    /// Flags over the config over defaults.
+    ///
+    /// # Errors
+    /// Settings that are not what their flags take.
+    pub fn new(config: &Config, model: &ModelArgs, machine: &MachineArgs) -> Result<Self, Failure> {
+        let (spec, nulls) = job::fit_spec(model, &config.fit)?;
+        let machine = Machine::new(&with_settings(machine, config)?)?;
+        Ok(Self {
+            spec,
+            nulls,
+            machine,
+        })
+    }
 }
 
 /// Features, fit, personas and board of `config`'s tables, published in `dir`.
 ///
 /// # Errors
 /// Whatever ends the run; then nothing is published.
-pub fn fit(
-    config: &Config,
-    model: &ModelArgs,
-    machine_args: &MachineArgs,
-    dir: RunDir,
-) -> Result<Finished, Failure> {
-    let (spec, nulls) = job::fit_spec(model, &config.fit)?;
-    let machine = Machine::new(&with_settings(machine_args, config)?)?;
+pub fn fit(config: &Config, settings: Settings, dir: RunDir) -> Result<Finished, Failure> {
+    let Settings {
+        spec,
+        nulls,
+        machine,
+    } = settings;
     let started = Instant::now();
     let options = BuildOptions {
         memory_bytes: Some(machine.memory_bytes),

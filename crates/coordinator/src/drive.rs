@@ -1,8 +1,8 @@
 //! The thin shell around the machine: real channels, a real clock.
 
 use std::collections::BTreeMap;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::sync::mpsc::Receiver;
+use std::time::Instant;
 
 use clientele_protocol::{WorkerChannel, WorkerEvent, WorkerId};
 
@@ -21,15 +21,13 @@ pub fn drive(
     progress: &mut dyn FnMut(&Progress),
 ) -> Result<Outcome, FitError> {
     loop {
-        let event = match events.recv_timeout(Duration::from_secs(1)) {
-            Ok((worker, event)) => Event::Worker(worker, event),
-            Err(RecvTimeoutError::Timeout) => Event::Tick,
-            Err(RecvTimeoutError::Disconnected) => {
-                return Err(FitError::NoWorkers {
-                    reason: "every worker has gone".into(),
-                });
-            }
+        // In one process a worker that is gone says so; its silence, as while the process is suspended, means nothing.
+        let Ok((worker, event)) = events.recv() else {
+            return Err(FitError::NoWorkers {
+                reason: "every worker has gone".into(),
+            });
         };
+        let event = Event::Worker(worker, event);
         let mut pending = vec![event];
         while let Some(event) = pending.pop() {
             for action in machine.step(event, started.elapsed()) {

@@ -24,6 +24,7 @@ pub struct Schedule {
     answered: BTreeSet<PartId>,
     /// Parts that must travel alone, because an answer that merged them with an already counted one was refused.
     alone: BTreeSet<PartId>,
+    /// Workers that each part has taken down in this stage, or been leased together with what did.
     deaths: BTreeMap<PartId, u32>,
     merged: Option<Answer>,
     keeps_homes: bool,
@@ -58,6 +59,7 @@ impl Schedule {
         self.open = (0..n_parts).map(PartId).collect();
         self.answered.clear();
         self.alone.clear();
+        self.deaths.clear();
         self.merged = None;
         self.keeps_homes = keeps_homes;
         self.workers.values_mut().for_each(|w| w.lease = None);
@@ -362,6 +364,17 @@ mod tests {
             .chain(schedule.answered.iter().map(|part| part.0))
             .collect();
         assert!((0..5).all(|part| others.contains(&part)));
+    }
+
+    #[test]
+    fn deaths_in_different_stages_do_not_add_up_to_a_culprit() {
+        let mut schedule = Schedule::default();
+        for n in 0..3 * MAX_DEATHS {
+            schedule.open_stage(4, true);
+            schedule.join(WorkerId(n), Duration::ZERO);
+            assert_eq!(schedule.grant().len(), 1);
+            assert_eq!(schedule.lose(WorkerId(n)), Ok(()));
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use clientele_data::transform::TransformKind;
 use clientele_kmeans::{MAX_CLUSTERS, MAX_ROWS};
+use serde::Serialize;
 
 use crate::FitError;
 
@@ -9,7 +10,7 @@ use crate::FitError;
 pub const MAX_PASS_VALUES: usize = 1 << 24;
 
 /// What to fit; checked by [`FitSpec::check`].
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct FitSpec {
     /// Numbers of clusters to try, smallest and largest.
     pub k_range: (usize, usize),

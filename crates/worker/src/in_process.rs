@@ -1,15 +1,11 @@
 //! A worker in the coordinator's process: a thread behind the same channel a cluster uses.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
-use std::time::Duration;
+use std::sync::mpsc::{self, Sender};
 
 use clientele_protocol::{ChannelClosed, Task, WorkerChannel, WorkerEvent, WorkerId};
 
 use crate::Worker;
-
-/// How often a busy worker says that it lives.
-const HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// The queue to a worker's thread.
 pub struct InProcess {
@@ -24,7 +20,12 @@ impl InProcess {
             // A closed queue of events means that the run is over: then there is nobody to tell.
             let _ = events.send((id, WorkerEvent::Joined));
             while let Ok(task) = queue.recv() {
-                let event = run_with_heartbeat(&worker, &task, id, &events);
+                let event = match catch_unwind(AssertUnwindSafe(|| worker.run(&task))) {
+                    Ok(reply) => WorkerEvent::Reply(reply),
+                    Err(_) => WorkerEvent::Lost {
+                        reason: "the worker panicked; see the message above".into(),
+                    },
+                };
                 let lost = matches!(event, WorkerEvent::Lost { .. });
                 if events.send((id, event)).is_err() || lost {
                     break;
@@ -39,31 +40,4 @@ impl WorkerChannel for InProcess {
     fn send(&self, task: Task) -> Result<(), ChannelClosed> {
         self.tasks.send(task).map_err(|_| ChannelClosed)
     }
-}
-
-fn run_with_heartbeat(
-    worker: &Worker,
-    task: &Task,
-    id: WorkerId,
-    events: &Sender<(WorkerId, WorkerEvent)>,
-) -> WorkerEvent {
-    let (done, finished) = mpsc::channel();
-    std::thread::scope(|scope| {
-        scope.spawn(move || {
-            let _ = done.send(catch_unwind(AssertUnwindSafe(|| worker.run(task))));
-        });
-        loop {
-            match finished.recv_timeout(HEARTBEAT) {
-                Ok(Ok(reply)) => return WorkerEvent::Reply(reply),
-                Ok(Err(_)) | Err(RecvTimeoutError::Disconnected) => {
-                    return WorkerEvent::Lost {
-                        reason: "the worker panicked; see the message above".into(),
-                    };
-                }
-                Err(RecvTimeoutError::Timeout) => {
-                    let _ = events.send((id, WorkerEvent::Heartbeat));
-                }
-            }
-        }
-    })
 }
