@@ -11,10 +11,11 @@ use std::time::Instant;
 use clientele_coordinator::drive::drive;
 use clientele_coordinator::machine::{Machine, Outcome};
 use clientele_coordinator::model::Model;
-use clientele_coordinator::spec::FitSpec;
 use clientele_data::manifest::{Columns, Manifest, NullPolicy, TableSpec};
 use clientele_data::transform::TransformKind;
-use clientele_protocol::{ChannelClosed, Job, RunKey, Task, WorkerChannel, WorkerEvent, WorkerId};
+use clientele_protocol::{
+    ChannelClosed, FitSpec, Job, RunKey, Task, WorkerChannel, WorkerEvent, WorkerId,
+};
 use clientele_worker::{BackendChoice, EngineOptions, InProcess, Worker, WorkerOptions};
 use tempfile::TempDir;
 

@@ -8,7 +8,6 @@ use std::time::Instant;
 use clientele_coordinator::drive::drive;
 use clientele_coordinator::machine::{Machine as Coordinator, Outcome};
 use clientele_coordinator::model::Model;
-use clientele_coordinator::spec::FitSpec;
 use clientele_data::DataError;
 use clientele_data::manifest::{Columns, Manifest, NullPolicy, ShardId, TableSpec};
 use clientele_data::read::{Projection, RawBlock, read_shard};
@@ -16,7 +15,7 @@ use clientele_data::run_dir::RunDir;
 use clientele_data::transform::TransformKind;
 use clientele_features::FitSettings;
 use clientele_personas::Personas;
-use clientele_protocol::{Job as WorkerJob, RunKey, WorkerChannel, WorkerEvent, WorkerId};
+use clientele_protocol::{FitSpec, Job as WorkerJob, RunKey, WorkerChannel, WorkerEvent, WorkerId};
 use clientele_worker::{InProcess, Worker, WorkerOptions};
 
 use crate::args::{KRange, ModelArgs, NullsArg, TransformArg};

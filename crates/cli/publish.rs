@@ -1,11 +1,11 @@
 //! The files of a run directory, committed last.
 
 use clientele_coordinator::model::Model;
-use clientele_coordinator::spec::FitSpec;
 use clientele_data::manifest::Manifest;
 use clientele_data::run_dir::RunDir;
 use clientele_data::transform::Transform;
 use clientele_personas::{Evidence, Personas, board, personas};
+use clientele_protocol::FitSpec;
 use serde::Serialize;
 
 use crate::failure::Failure;

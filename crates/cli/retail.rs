@@ -4,11 +4,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use clientele_coordinator::spec::FitSpec;
 use clientele_data::manifest::{Columns, NullPolicy, TableSpec};
 use clientele_data::run_dir::RunDir;
 use clientele_features::{BuildOptions, Config, FeatureTable};
 use clientele_personas::Counted;
+use clientele_protocol::FitSpec;
 
 use crate::args::{BackendArg, FeaturesArgs, InitArgs, MachineArgs, ModelArgs, RunArgs};
 use crate::evidence::Story;

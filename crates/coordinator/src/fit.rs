@@ -10,12 +10,11 @@ use clientele_data::transform::Transform;
 use clientele_kmeans::lloyd::{Candidate, StopReason, shift_threshold};
 use clientele_kmeans::seeding::{Seeding, recluster};
 use clientele_kmeans::{Centroids, Partial, Totals, quality};
-use clientele_protocol::{Answer, CandidateId, FinalPartial, RelocateRequest, Stage};
+use clientele_protocol::{Answer, CandidateId, FinalPartial, FitSpec, RelocateRequest, Stage};
 
 use crate::FitError;
 use crate::candidates::Candidates;
 use crate::model::CandidateSummary;
-use crate::spec::FitSpec;
 
 /// Everything that was found out; exact, and free of how it was computed.
 #[derive(Debug)]

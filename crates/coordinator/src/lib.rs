@@ -9,17 +9,16 @@ pub mod fit;
 pub mod machine;
 pub mod model;
 pub mod schedule;
-pub mod spec;
 
 use clientele_data::{DataError, ErrorKind};
-use clientele_protocol::{Mismatch, TaskError};
+use clientele_protocol::{Mismatch, SpecError, TaskError};
 
 /// Why a run ended without a result.
 #[derive(Debug, thiserror::Error)]
 pub enum FitError {
-    /// What was asked makes no sense.
-    #[error("{0}")]
-    Usage(String),
+    /// What was asked makes no sense, or is too much.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
     /// The data do not allow it.
     #[error("{0}")]
     Input(String),
@@ -56,7 +55,8 @@ impl FitError {
     /// The class that decides the exit code; `None` for a bug.
     pub fn kind(&self) -> Option<ErrorKind> {
         match self {
-            Self::Usage(_) => Some(ErrorKind::Usage),
+            Self::Spec(SpecError::Usage(_)) => Some(ErrorKind::Usage),
+            Self::Spec(SpecError::Limit(_)) => Some(ErrorKind::Limit),
             Self::Input(_) => Some(ErrorKind::Input),
             Self::Limit(_) => Some(ErrorKind::Limit),
             Self::Data(error) => Some(error.kind()),
@@ -74,7 +74,7 @@ impl FitError {
             Self::Input(fact) if fact.starts_with("customer ids") => {
                 Some("one row a customer is expected; aggregate first, for instance with `clientele run`".into())
             }
-            Self::Limit(_) => {
+            Self::Limit(_) | Self::Spec(SpecError::Limit(_)) => {
                 Some("ask for fewer personas with --k, or for fewer --restarts".into())
             }
             _ => None,

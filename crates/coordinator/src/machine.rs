@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clientele_data::manifest::Manifest;
-use clientele_protocol::{Answer, Reply, RunKey, Stage, StageSeq, Task, WorkerEvent, WorkerId};
+use clientele_protocol::{
+    Answer, FitSpec, Reply, RunKey, Stage, StageSeq, Task, WorkerEvent, WorkerId,
+};
 
 use crate::FitError;
 use crate::fit::{Fit, Fitted, Next};
 use crate::schedule::{Counted, Schedule};
-use crate::spec::FitSpec;
 
 /// Something happened.
 #[derive(Debug)]

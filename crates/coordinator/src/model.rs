@@ -3,11 +3,11 @@
 use clientele_data::transform::Transform;
 use clientele_kmeans::lloyd::StopReason;
 use clientele_kmeans::{ALGORITHM_VERSION, quality};
+use clientele_protocol::FitSpec;
 use serde::Serialize;
 
 use crate::fit::Fitted;
 use crate::machine::Outcome;
-use crate::spec::FitSpec;
 
 /// One fitted candidate, for comparison.
 #[derive(Debug, Clone, Serialize)]

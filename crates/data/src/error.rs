@@ -26,6 +26,8 @@ pub enum ErrorKind {
     Conflict = 6,
     /// Larger than what is possible.
     Limit = 7,
+    /// Not allowed to.
+    Auth = 8,
 }
 
 impl ErrorKind {

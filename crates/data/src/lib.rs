@@ -13,6 +13,7 @@ mod error;
 pub mod ids;
 pub mod ingest;
 pub mod input;
+mod location;
 pub mod manifest;
 mod positioned;
 pub mod read;
@@ -24,5 +25,6 @@ pub mod store;
 pub mod transform;
 
 pub use error::{BadFile, Change, ColumnCount, DataError, ErrorKind};
+pub use location::Location;
 pub use manifest::{BlockId, Columns, Manifest, NullPolicy, ShardId, TableSpec};
 pub use schema::{ColumnType, NotNumeric};

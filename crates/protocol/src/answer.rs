@@ -123,7 +123,7 @@ impl RowHashSum {
 }
 
 /// Why a worker has no answer.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct TaskError {
     /// Decides about retrying and the exit code.

@@ -4,17 +4,22 @@
 //! The coordinator speaks through [`WorkerChannel`]; in process that is a queue to a thread, on a cluster a gRPC stream.
 
 mod answer;
+pub mod cluster;
+pub mod jobs;
 mod profile;
+mod spec;
 mod stage;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clientele_data::manifest::Manifest;
 use serde::{Deserialize, Serialize};
 
 pub use answer::{Answer, FinalPartial, MARGIN_BINS, Mismatch, RowHashSum, TaskError};
 pub use profile::{FeatureHistogram, Histograms, profile_bins};
+pub use spec::{FitSpec, MAX_PASS_VALUES, SpecError};
 pub use stage::{CandidateId, RelocateRequest, Stage};
 
 /// Version of these messages; both ends must agree.
@@ -82,6 +87,8 @@ pub struct Reply {
     pub ran: Vec<RowsBy>,
     /// Blocks that a GPU could not finish and the CPU did.
     pub n_rescued: u64,
+    /// Time it took the worker.
+    pub elapsed: Duration,
 }
 
 /// Rows that a backend has processed in passes.

@@ -11,6 +11,7 @@ mod stages;
 
 use std::collections::HashSet;
 use std::sync::Mutex;
+use std::time::Instant;
 
 use clientele_data::manifest::ShardId;
 use clientele_data::store::BlockStore;
@@ -100,6 +101,7 @@ impl Worker {
 
     /// Answers a task; never panics on data.
     pub fn run(&self, task: &Task) -> Reply {
+        let started = Instant::now();
         let body = self.pool.install(|| self.answer(&task.stage, &task.parts));
         Reply {
             key: task.key.clone(),
@@ -108,6 +110,7 @@ impl Worker {
             body,
             ran: self.engine.take_ran(),
             n_rescued: self.engine.take_rescued(),
+            elapsed: started.elapsed(),
         }
     }
 }
