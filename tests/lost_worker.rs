@@ -9,7 +9,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
 use clientele_coordinator::drive::drive;
-use clientele_coordinator::machine::{Machine, Outcome};
+use clientele_coordinator::machine::{Machine, Outcome, Place};
 use clientele_coordinator::model::Model;
 use clientele_data::manifest::{Columns, Manifest, NullPolicy, TableSpec};
 use clientele_data::transform::TransformKind;
@@ -71,7 +71,9 @@ fn fit(dir: &Path, table: &Path, name: &str, lives: &[u32]) -> (Outcome, u32) {
         key.clone(),
         spec(),
         manifest.clone(),
-        lives.len(),
+        Place::InProcess {
+            n_workers: lives.len(),
+        },
         started.elapsed(),
     )
     .unwrap();

@@ -6,7 +6,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
 use clientele_coordinator::drive::drive;
-use clientele_coordinator::machine::{Machine as Coordinator, Outcome};
+use clientele_coordinator::machine::{Machine as Coordinator, Outcome, Place};
 use clientele_coordinator::model::Model;
 use clientele_data::DataError;
 use clientele_data::manifest::{Columns, Manifest, NullPolicy, ShardId, TableSpec};
@@ -122,7 +122,7 @@ fn fit(job: &Job, manifest: &Arc<Manifest>, dir: &RunDir) -> Result<Outcome, Fai
         key.clone(),
         job.spec.clone(),
         manifest.clone(),
-        n_workers,
+        Place::InProcess { n_workers },
         started.elapsed(),
     )?;
     let worker_job = WorkerJob {

@@ -38,6 +38,8 @@ pub fn drive(
                             pending.push(Event::Worker(worker, WorkerEvent::Lost { reason }));
                         }
                     }
+                    // In one process nothing survives that could read it.
+                    Action::Log(_) => pending.push(Event::Logged),
                     Action::Progress(state) => progress(&state),
                     Action::Finish(outcome) => return Ok(*outcome),
                     Action::Fail(error) => return Err(error),

@@ -37,6 +37,12 @@ pub enum FitError {
         /// File and row group.
         place: String,
     },
+    /// Two workers answered one question differently.
+    #[error("two workers give different answers for {place}: one of them computes wrongly")]
+    Differs {
+        /// File and row group of the first row.
+        place: String,
+    },
     /// Nobody is left to compute.
     #[error("no worker is left: {reason}")]
     NoWorkers {
@@ -62,7 +68,7 @@ impl FitError {
             Self::Data(error) => Some(error.kind()),
             Self::Task(error) => Some(error.kind),
             Self::Poisonous { .. } | Self::NoWorkers { .. } => Some(ErrorKind::Transient),
-            Self::Mismatch(_) | Self::Bug(_) => None,
+            Self::Differs { .. } | Self::Mismatch(_) | Self::Bug(_) => None,
         }
     }
 

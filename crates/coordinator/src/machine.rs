@@ -4,22 +4,55 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clientele_data::manifest::Manifest;
+use clientele_data::ErrorKind;
+use clientele_data::manifest::{Manifest, ShardId};
 use clientele_protocol::{
-    Answer, FitSpec, Reply, RunKey, Stage, StageSeq, Task, WorkerEvent, WorkerId,
+    Answer, FitSpec, PartId, Reply, RowsBy, RunKey, Stage, StageSeq, Task, TaskError, WorkerEvent,
+    WorkerId,
 };
 
 use crate::FitError;
 use crate::fit::{Fit, Fitted, Next};
-use crate::schedule::{Counted, Schedule};
+use crate::schedule::{Counted, Load, Schedule};
 
 /// Something happened.
 #[derive(Debug)]
 pub enum Event {
     /// A worker said something.
     Worker(WorkerId, WorkerEvent),
+    /// A worker is about to leave, as it should.
+    Leaving(WorkerId),
+    /// The record of the current stage is written.
+    Logged,
+    /// There is a record of the current stage already: it counts, whatever workers say.
+    Found(Box<Record>),
     /// Time has passed.
     Tick,
+}
+
+/// What a stage has come to: with the records of all stages so far a run goes on from where it was.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// The stage.
+    pub seq: StageSeq,
+    /// Over all parts.
+    pub answer: Answer,
+    /// What computed it.
+    pub ran: Vec<RowsBy>,
+    /// Blocks that a GPU could not finish and the CPU did.
+    pub n_rescued: u64,
+}
+
+/// Where a run's workers are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In this process: nothing is handed out before so many have joined, their silence means nothing, and without one the run ends.
+    InProcess {
+        /// Workers to wait for.
+        n_workers: usize,
+    },
+    /// Elsewhere: they come and go, and the run waits for them. Every stage is recorded before the next one begins.
+    Remote,
 }
 
 /// Something is to be done.
@@ -27,6 +60,8 @@ pub enum Event {
 pub enum Action {
     /// Hand a task to a worker.
     Send(WorkerId, Task),
+    /// Write this down, and answer [`Event::Logged`] or [`Event::Found`].
+    Log(Box<Record>),
     /// Tell people.
     Progress(Progress),
     /// The run is over.
@@ -92,14 +127,19 @@ pub struct Machine {
     n_rechecked: u64,
     n_dropped: u64,
     n_rescued: u64,
+    place: Place,
     /// Workers to wait for before the first task; 0 once they have been there.
     n_awaited: usize,
+    /// What has computed the answers of the current stage.
+    stage_ran: BTreeMap<String, u64>,
+    stage_rescued: u64,
+    /// Of the current stage, while it is being written down.
+    record: Option<Box<Record>>,
     over: bool,
 }
 
 impl Machine {
-    /// Leads the fit `spec` of the rows in `manifest`. Nothing is handed out before `n_awaited` workers have joined, so that each
-    /// gets its share from the start.
+    /// Leads the fit `spec` of the rows in `manifest`.
     ///
     /// # Errors
     /// As [`Fit::new`].
@@ -107,27 +147,35 @@ impl Machine {
         key: RunKey,
         spec: FitSpec,
         manifest: Arc<Manifest>,
-        n_awaited: usize,
+        place: Place,
         now: Duration,
     ) -> Result<Self, FitError> {
         let fit = Fit::new(spec, manifest.clone())?;
         let (stage, n_parts) = fit.stage();
-        let mut schedule = Schedule::default();
-        schedule.open_stage(n_parts, keeps_homes(&stage));
+        let seq = StageSeq(0);
+        let mut schedule = Schedule::new(place == Place::Remote);
+        schedule.open_stage(parts_of(&stage, seq, n_parts, &manifest));
         Ok(Self {
             key,
             manifest,
             fit,
             schedule,
             stage: Arc::new(stage),
-            seq: StageSeq(0),
+            seq,
             opened: now,
             backends: BTreeMap::new(),
             seconds: Vec::new(),
             n_rechecked: 0,
             n_dropped: 0,
             n_rescued: 0,
-            n_awaited,
+            n_awaited: match place {
+                Place::InProcess { n_workers } => n_workers,
+                Place::Remote => 0,
+            },
+            place,
+            stage_ran: BTreeMap::new(),
+            stage_rescued: 0,
+            record: None,
             over: false,
         })
     }
@@ -147,7 +195,7 @@ impl Machine {
             self.n_awaited = 0;
         }
         if !self.over && self.n_awaited == 0 {
-            for (worker, parts) in self.schedule.grant() {
+            for (worker, parts) in self.schedule.grant(now) {
                 let task = Task {
                     key: self.key.clone(),
                     seq: self.seq,
@@ -182,10 +230,17 @@ impl Machine {
                 );
                 self.lose(worker)?;
                 self.n_awaited = self.n_awaited.saturating_sub(1);
-                if self.schedule.n_workers() == 0 {
+                if self.schedule.n_workers() == 0 && self.place != Place::Remote {
                     return Err(FitError::NoWorkers { reason });
                 }
             }
+            Event::Leaving(worker) => self.schedule.leave(worker),
+            Event::Logged => {
+                if let Some(record) = self.record.take() {
+                    self.close_stage(*record, now, actions)?;
+                }
+            }
+            Event::Found(record) => self.close_stage(*record, now, actions)?,
             Event::Worker(worker, WorkerEvent::Reply(reply)) => {
                 self.schedule.heard(worker, now);
                 self.count(worker, reply, now, actions)?;
@@ -195,15 +250,18 @@ impl Machine {
     }
 
     fn lose(&mut self, worker: WorkerId) -> Result<(), FitError> {
-        self.schedule.lose(worker).map_err(|poisonous| {
-            let place = if keeps_homes(&self.stage) {
-                self.manifest
-                    .describe_shard(clientele_data::manifest::ShardId(poisonous.part.0))
-            } else {
-                format!("hash range {}", poisonous.part.0)
-            };
-            FitError::Poisonous { place }
+        let lost = self.schedule.lose(worker);
+        lost.map_err(|poisonous| FitError::Poisonous {
+            place: self.describe(poisonous.part),
         })
+    }
+
+    /// Where a part of the current stage lies, for people.
+    fn describe(&self, part: PartId) -> String {
+        match is_of_rows(&self.stage) {
+            true => self.manifest.describe_shard(ShardId(part.0)),
+            false => format!("hash range {}", part.0),
+        }
     }
 
     fn count(
@@ -213,44 +271,115 @@ impl Machine {
         now: Duration,
         actions: &mut Vec<Action>,
     ) -> Result<(), FitError> {
-        if reply.key != self.key || reply.seq != self.seq {
+        if reply.key != self.key {
             self.n_dropped += 1;
             return Ok(());
         }
-        let answer = reply.body.map_err(FitError::Task)?;
-        answer.check(&self.stage)?;
-        let n_rechecked = rechecked(&answer);
-        match self.schedule.answer(worker, &reply.parts, answer)? {
+        let is_current = reply.seq == self.seq && self.record.is_none();
+        let answer = match reply.body {
+            Ok(answer) => answer,
+            Err(error) if is_current => return self.fail(worker, &reply.parts, error),
+            Err(_) => {
+                self.schedule.replied(worker);
+                self.n_dropped += 1;
+                return Ok(());
+            }
+        };
+        // Only what may have a twin need be compared.
+        let digest = match self.place {
+            Place::Remote => clientele_proto::answer_digest(&answer),
+            Place::InProcess { .. } => blake3::Hash::from_bytes([0; blake3::OUT_LEN]),
+        };
+        let counted = if is_current {
+            answer.check(&self.stage)?;
+            self.schedule
+                .answer(worker, &reply.parts, answer, digest, reply.elapsed)?
+        } else {
+            self.schedule
+                .late_answer(worker, reply.seq, &reply.parts, digest)
+        };
+        match counted {
             Counted::Repeated => self.n_dropped += 1,
+            Counted::Differs => {
+                let part = reply.parts.first().copied().unwrap_or_default();
+                return Err(FitError::Differs {
+                    place: self.describe(part),
+                });
+            }
             Counted::New => {
-                self.n_rechecked += n_rechecked;
-                self.n_rescued += reply.n_rescued;
+                self.stage_rescued += reply.n_rescued;
                 for ran in reply.ran {
-                    *self.backends.entry(ran.backend).or_default() += ran.n_rows;
+                    *self.stage_ran.entry(ran.backend).or_default() += ran.n_rows;
                 }
             }
         }
         actions.push(Action::Progress(self.progress(now)));
-        if let Some(total) = self.schedule.finish() {
-            self.close_stage(total, now, actions)?;
+        if let Some(answer) = self.schedule.finish() {
+            let ran = std::mem::take(&mut self.stage_ran).into_iter();
+            let record = Box::new(Record {
+                seq: self.seq,
+                answer,
+                ran: ran
+                    .map(|(backend, n_rows)| RowsBy { backend, n_rows })
+                    .collect(),
+                n_rescued: std::mem::take(&mut self.stage_rescued),
+            });
+            match self.place {
+                Place::InProcess { .. } => self.close_stage(*record, now, actions)?,
+                Place::Remote => {
+                    actions.push(Action::Log(record.clone()));
+                    self.record = Some(record);
+                }
+            }
         }
         Ok(())
     }
 
+    /// A worker has no answer. What may work when tried again is tried again, elsewhere or alone.
+    fn fail(
+        &mut self,
+        worker: WorkerId,
+        parts: &[PartId],
+        error: TaskError,
+    ) -> Result<(), FitError> {
+        if self.place != Place::Remote || error.kind != ErrorKind::Transient {
+            return Err(FitError::Task(error));
+        }
+        tracing::warn!(run = self.key.run, worker = worker.0, %error, "a worker could not answer; its shards are asked again");
+        let failed = self.schedule.fail(worker, parts);
+        failed.map_err(|_| FitError::Task(error))
+    }
+
     fn close_stage(
         &mut self,
-        total: Answer,
+        record: Record,
         now: Duration,
         actions: &mut Vec<Action>,
     ) -> Result<(), FitError> {
-        let next = self.fit.absorb(total)?;
+        if record.seq != self.seq {
+            let (found, expected) = (record.seq.0, self.seq.0);
+            return Err(FitError::Bug(format!(
+                "a record is of stage {found} where stage {expected} is to be closed"
+            )));
+        }
+        record.answer.check(&self.stage)?;
+        self.record = None;
+        self.n_rechecked += rechecked(&record.answer);
+        self.n_rescued += record.n_rescued;
+        for ran in record.ran {
+            *self.backends.entry(ran.backend).or_default() += ran.n_rows;
+        }
+        let next = self.fit.absorb(record.answer)?;
         // The coordinator's own work between stages, such as reclustering, belongs to the stage before it.
         self.note_seconds(now);
         match next {
             Next::Stage => {
                 let (stage, n_parts) = self.fit.stage();
                 self.seq = StageSeq(self.seq.0 + 1);
-                self.schedule.open_stage(n_parts, keeps_homes(&stage));
+                self.stage_ran.clear();
+                self.stage_rescued = 0;
+                let parts = parts_of(&stage, self.seq, n_parts, &self.manifest);
+                self.schedule.open_stage(parts);
                 self.stage = Arc::new(stage);
                 self.opened = now;
             }
@@ -270,6 +399,26 @@ impl Machine {
         Ok(())
     }
 
+    /// The run and the life of it that this leads.
+    pub fn key(&self) -> &RunKey {
+        &self.key
+    }
+
+    /// The current stage and its number.
+    pub fn stage(&self) -> (&Arc<Stage>, StageSeq) {
+        (&self.stage, self.seq)
+    }
+
+    /// Workers that may be given tasks.
+    pub fn n_workers(&self) -> usize {
+        self.schedule.n_workers()
+    }
+
+    /// What a worker has to do in this run.
+    pub fn load(&self, worker: WorkerId) -> Load {
+        self.schedule.load(worker)
+    }
+
     fn note_seconds(&mut self, now: Duration) {
         let name = self.stage.name();
         let elapsed = now.saturating_sub(self.opened).as_secs_f64();
@@ -279,7 +428,8 @@ impl Machine {
         }
     }
 
-    fn progress(&self, now: Duration) -> Progress {
+    /// Where the run stands.
+    pub fn progress(&self, now: Duration) -> Progress {
         let (n_done, n_parts) = self.schedule.progress();
         Progress {
             stage: self.stage.name(),
@@ -296,8 +446,26 @@ impl Machine {
 }
 
 /// Whether a stage's parts are shards of rows, which have a worker they are resident on.
-fn keeps_homes(stage: &Stage) -> bool {
+fn is_of_rows(stage: &Stage) -> bool {
     !matches!(stage, Stage::Duplicates { .. })
+}
+
+fn parts_of(
+    stage: &Stage,
+    seq: StageSeq,
+    n_parts: u32,
+    manifest: &Manifest,
+) -> crate::schedule::Stage {
+    let keeps_homes = is_of_rows(stage);
+    crate::schedule::Stage {
+        seq,
+        name: stage.name(),
+        rows: match keeps_homes {
+            true => manifest.shards().iter().map(|shard| shard.n_rows).collect(),
+            false => vec![1; n_parts as usize],
+        },
+        keeps_homes,
+    }
 }
 
 fn rechecked(answer: &Answer) -> u64 {

@@ -30,11 +30,15 @@ pub const PROTOCOL_VERSION: u32 = 1;
 pub struct WorkerId(pub u32);
 
 /// One unit of a stage's work: a shard of rows, or in [`Stage::Duplicates`] a range of id hashes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 pub struct PartId(pub u32);
 
 /// A stage of one run, numbered in the order the coordinator asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 pub struct StageSeq(pub u64);
 
 /// Which life of which run a message belongs to; anything else is late or foreign and does not count.
