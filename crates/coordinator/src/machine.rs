@@ -215,13 +215,11 @@ impl Machine {
         actions: &mut Vec<Action>,
     ) -> Result<(), FitError> {
         match event {
-            Event::Tick => {
-                for worker in self.schedule.silent(now) {
-                    self.lose(worker)?;
-                }
+            // What is late by now may be given to another worker as well.
+            Event::Tick => {}
+            Event::Worker(worker, WorkerEvent::Joined { resident }) => {
+                self.schedule.join(worker, &resident);
             }
-            Event::Worker(worker, WorkerEvent::Joined) => self.schedule.join(worker, now),
-            Event::Worker(worker, WorkerEvent::Heartbeat) => self.schedule.heard(worker, now),
             Event::Worker(worker, WorkerEvent::Lost { reason }) => {
                 tracing::warn!(
                     worker = worker.0,
@@ -242,7 +240,6 @@ impl Machine {
             }
             Event::Found(record) => self.close_stage(*record, now, actions)?,
             Event::Worker(worker, WorkerEvent::Reply(reply)) => {
-                self.schedule.heard(worker, now);
                 self.count(worker, reply, now, actions)?;
             }
         }

@@ -9,9 +9,6 @@ use std::time::Duration;
 use clientele_protocol::cluster::Digest;
 use clientele_protocol::{Answer, Mismatch, PartId, StageSeq, WorkerId};
 
-/// A worker that says nothing for this long has lost its parts to the others.
-pub const LEASE: Duration = Duration::from_secs(6);
-
 /// Workers a part may take down before the run blames the part.
 pub const MAX_DEATHS: u32 = 3;
 
@@ -70,8 +67,6 @@ struct Member {
     lease: Option<Lease>,
     /// Tasks it has been given and not replied to. One that still works on a part that another has answered gets nothing new.
     n_owed: u32,
-    /// When it was last heard of.
-    heard: Duration,
     /// Rows a second, by stage.
     speeds: BTreeMap<&'static str, f64>,
 }
@@ -133,19 +128,12 @@ impl Schedule {
         self.stage = stage;
     }
 
-    /// A worker is ready.
-    pub fn join(&mut self, id: WorkerId, now: Duration) {
-        let member = Member {
-            heard: now,
-            ..Member::default()
-        };
-        self.workers.insert(id, member);
-    }
-
-    /// A worker lives.
-    pub fn heard(&mut self, id: WorkerId, now: Duration) {
-        if let Some(worker) = self.workers.get_mut(&id) {
-            worker.heard = now;
+    /// A worker is ready, and has the rows of some shards already.
+    pub fn join(&mut self, id: WorkerId, resident: &[PartId]) {
+        self.workers.insert(id, Member::default());
+        for part in resident {
+            self.homes.entry(*part).or_insert(id);
+            self.resident.entry(*part).or_default().insert(id);
         }
     }
 
@@ -201,15 +189,6 @@ impl Schedule {
             }
         }
         Ok(())
-    }
-
-    /// Workers not heard of within [`LEASE`].
-    pub fn silent(&self, now: Duration) -> Vec<WorkerId> {
-        self.workers
-            .iter()
-            .filter(|(_, w)| now.saturating_sub(w.heard) > LEASE)
-            .map(|(id, _)| *id)
-            .collect()
     }
 
     /// Workers there are.
@@ -551,8 +530,8 @@ mod tests {
 
     fn schedule(n_parts: usize) -> Schedule {
         let mut schedule = Schedule::new(true);
-        schedule.join(A, Duration::ZERO);
-        schedule.join(B, Duration::ZERO);
+        schedule.join(A, &[]);
+        schedule.join(B, &[]);
         open(&mut schedule, 0, &vec![100; n_parts]);
         schedule
     }
@@ -586,7 +565,12 @@ mod tests {
     /// Grants and answers until the stage is done; what the answers add up to.
     fn run_out(schedule: &mut Schedule) -> u64 {
         for _ in 0..100 {
-            for (id, parts) in grant(schedule) {
+            let held = schedule.workers.iter().filter_map(|(id, worker)| {
+                let lease = worker.lease.as_ref()?;
+                Some((*id, lease.parts.clone()))
+            });
+            let held: Vec<_> = held.collect();
+            for (id, parts) in held.into_iter().chain(grant(schedule)) {
                 answer(schedule, id, &parts);
             }
             if let Some(Answer::Weigh(total)) = schedule.finish() {
@@ -629,7 +613,7 @@ mod tests {
         for n in 2..2 + 2 * MAX_DEATHS {
             let grants = grant(&mut schedule);
             schedule.leave(grants[0].0);
-            schedule.join(WorkerId(n), Duration::ZERO);
+            schedule.join(WorkerId(n), &[]);
         }
         assert!(schedule.deaths.is_empty());
         assert_eq!(run_out(&mut schedule), 1);
@@ -682,7 +666,7 @@ mod tests {
         open(&mut schedule, 0, &[100; 5]);
         let mut culprits = Vec::new();
         for n in 0..MAX_DEATHS {
-            schedule.join(WorkerId(n), Duration::ZERO);
+            schedule.join(WorkerId(n), &[]);
             // Until it gets the part that it dies of, the worker answers.
             while let Some((id, parts)) = grant(&mut schedule).pop() {
                 if parts.contains(&PartId(2)) {
@@ -707,17 +691,23 @@ mod tests {
         let mut schedule = Schedule::new(false);
         for n in 0..3 * MAX_DEATHS {
             open(&mut schedule, u64::from(n), &[100; 4]);
-            schedule.join(WorkerId(n), Duration::ZERO);
+            schedule.join(WorkerId(n), &[]);
             assert_eq!(grant(&mut schedule).len(), 1);
             assert_eq!(schedule.lose(WorkerId(n)), Ok(()));
         }
     }
 
     #[test]
-    fn silence_longer_than_a_lease_is_noticed() {
-        let mut schedule = schedule(1);
-        schedule.heard(B, Duration::from_secs(5));
-        assert_eq!(schedule.silent(Duration::from_secs(7)), vec![A]);
+    fn a_worker_that_has_rows_already_is_their_home() {
+        let mut schedule = Schedule::new(true);
+        let mine = [PartId(5), PartId(6), PartId(7)];
+        schedule.join(A, &[]);
+        schedule.join(B, &mine);
+        open(&mut schedule, 0, &[100; 8]);
+        let grants = grant(&mut schedule);
+        assert!(grants[0].1.iter().all(|part| !mine.contains(part)));
+        assert!(grants[1].1.iter().all(|part| mine.contains(part)));
+        assert_eq!(run_out(&mut schedule), 8);
     }
 
     #[test]
@@ -790,7 +780,7 @@ mod tests {
             let ids = [A, B, WorkerId(2)];
             let speeds: BTreeMap<WorkerId, f64> = ids.into_iter().zip([a, b, c]).collect();
             let mut schedule = Schedule::new(true);
-            ids.iter().for_each(|id| schedule.join(*id, Duration::ZERO));
+            ids.iter().for_each(|id| schedule.join(*id, &[]));
             let passes: Vec<_> = (0..12)
                 .map(|seq| play(&mut schedule, seq, 120, &speeds))
                 .collect();
@@ -805,7 +795,7 @@ mod tests {
         let alone = (0..3).map(|seq| play(&mut schedule, seq, 120, &speeds));
         let before = alone.last().map(|ended| ended[&A]).unwrap();
         speeds.insert(WorkerId(2), 2e4);
-        schedule.join(WorkerId(2), Duration::ZERO);
+        schedule.join(WorkerId(2), &[]);
         let passes: Vec<_> = (3..14)
             .map(|seq| play(&mut schedule, seq, 120, &speeds))
             .collect();

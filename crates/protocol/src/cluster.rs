@@ -21,8 +21,8 @@ pub enum WorkerMessage {
     RunOpened {
         /// As asked.
         key: RunKey,
-        /// Why not.
-        error: Option<TaskError>,
+        /// Shards whose rows it has on the grid already; or why it cannot.
+        resident: Result<Vec<PartId>, TaskError>,
     },
     /// An answer.
     Reply {

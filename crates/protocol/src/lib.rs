@@ -108,9 +108,10 @@ pub struct RowsBy {
 #[derive(Debug)]
 pub enum WorkerEvent {
     /// Ready for tasks.
-    Joined,
-    /// Alive.
-    Heartbeat,
+    Joined {
+        /// Shards whose rows it has on the grid already.
+        resident: Vec<PartId>,
+    },
     /// An answer.
     Reply(Reply),
     /// The channel is closed; what it had not answered is open again.

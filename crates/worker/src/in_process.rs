@@ -18,7 +18,12 @@ impl InProcess {
         let (tasks, queue) = mpsc::channel::<Task>();
         std::thread::spawn(move || {
             // A closed queue of events means that the run is over: then there is nobody to tell.
-            let _ = events.send((id, WorkerEvent::Joined));
+            let _ = events.send((
+                id,
+                WorkerEvent::Joined {
+                    resident: Vec::new(),
+                },
+            ));
             while let Ok(task) = queue.recv() {
                 let event = match catch_unwind(AssertUnwindSafe(|| worker.run(&task))) {
                     Ok(reply) => WorkerEvent::Reply(reply),
