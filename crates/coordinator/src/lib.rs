@@ -4,6 +4,7 @@
 //! one `step(event, now) -> actions` without threads, sockets or clocks, and [`drive`] runs that over real channels.
 
 mod candidates;
+pub mod cluster;
 pub mod drive;
 pub mod fit;
 pub mod machine;
