@@ -265,11 +265,28 @@ impl Cluster {
                 devices: member.registration.devices.clone(),
                 n_shards,
                 rows_per_second,
-                heard_ms: millis(now.saturating_sub(member.heard)),
+                heard_ms: millis_of(now.saturating_sub(member.heard)),
                 n_leased,
             }
         };
         self.workers.iter().map(status).collect()
+    }
+
+    /// Jobs by state; every state is there.
+    pub fn n_jobs(&self) -> Vec<(JobState, i64)> {
+        let states = [
+            JobState::Queued,
+            JobState::Running,
+            JobState::Publishing,
+            JobState::Done,
+            JobState::Failed,
+            JobState::Cancelled,
+        ];
+        let count = |state: JobState| {
+            let is_it = |entry: &&JobEntry| entry.phase.state() == state;
+            self.jobs.values().filter(is_it).count() as i64
+        };
+        states.map(|state| (state, count(state))).into()
     }
 
     /// Jobs that were refused because the queue was full.
@@ -693,6 +710,6 @@ fn unknown(run: &str) -> TaskError {
     )
 }
 
-pub(crate) fn millis(duration: Duration) -> u64 {
+pub(crate) fn millis_of(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

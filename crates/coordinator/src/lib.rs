@@ -10,6 +10,7 @@ pub mod fit;
 pub mod machine;
 pub mod model;
 pub mod schedule;
+pub mod server;
 
 use clientele_data::{DataError, ErrorKind};
 use clientele_protocol::{Mismatch, SpecError, TaskError};

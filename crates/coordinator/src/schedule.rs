@@ -273,9 +273,13 @@ impl Schedule {
         open.filter(|part| home_of(part) == home).collect()
     }
 
-    /// The first of `parts`: half of a worker's share, so that what is left can still go elsewhere. A single worker takes all.
+    /// The first of `parts`: half of a worker's share, so that what is left can still go elsewhere. The only one in a process takes all.
     fn batch(&self, parts: Vec<PartId>, share: f64) -> Vec<PartId> {
-        let half = if self.workers.len() > 1 { 0.5 } else { 1.0 };
+        let half = if self.gives_twins || self.workers.len() > 1 {
+            0.5
+        } else {
+            1.0
+        };
         let wanted = self.rows(&parts) as f64 * share * half;
         self.take_rows(parts.into_iter(), wanted, true)
     }

@@ -9,7 +9,7 @@ use clientele_protocol::cluster::OpenRun;
 use clientele_protocol::jobs::{FitJob, JobProgress, JobState, JobStatus};
 use clientele_protocol::{FitSpec, RunKey, TaskError};
 
-use super::{Action, millis};
+use super::{Action, millis_of};
 use crate::FitError;
 use crate::machine::{Machine, Place};
 
@@ -108,8 +108,8 @@ impl Running {
             n_live: u32::try_from(progress.n_live).unwrap_or(u32::MAX),
             n_moved: progress.n_moved,
             inertia: progress.inertia,
-            elapsed_ms: millis(progress.elapsed),
-            running_ms: millis(now.saturating_sub(self.since)),
+            elapsed_ms: millis_of(progress.elapsed),
+            running_ms: millis_of(now.saturating_sub(self.since)),
             is_waiting: self.machine.n_workers() == 0,
         }
     }

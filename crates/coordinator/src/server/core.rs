@@ -1,0 +1,440 @@
+//! The one task that owns the state machine: events in, actions out.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clientele_protocol::cluster::{CoordinatorMessage, Digest, OpenRun, Registration};
+use clientele_protocol::jobs::{FitJob, JobStatus, WorkerStatus};
+use clientele_protocol::{RunKey, StageSeq, Task, TaskError, WorkerId};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use super::metrics::Metrics;
+use super::runs::{Runs, Submission};
+use crate::cluster::{Action, Cluster, Event, Limits};
+
+/// Messages that may wait for one worker; one that does not take them is lost.
+const WORKER_QUEUE: usize = 256;
+/// Events that may wait; whoever has more to say waits.
+const EVENT_QUEUE: usize = 1_024;
+/// How often late leases and silent workers are looked for.
+const TICK: Duration = Duration::from_millis(500);
+
+/// What the core is asked for.
+pub(super) enum Command {
+    /// Something happened.
+    Event(Event),
+    /// An answer that a worker computed for the stage of this hash.
+    Reply(WorkerId, Box<clientele_protocol::Reply>, Digest),
+    /// A worker has registered; what is said to it comes out of the receiver, which ends when it is to go.
+    Attend(Registration, oneshot::Sender<Result<Attended, TaskError>>),
+    Submit(
+        Box<Submission>,
+        oneshot::Sender<Result<JobStatus, TaskError>>,
+    ),
+    Cancel(String, oneshot::Sender<Result<JobStatus, TaskError>>),
+    Status(String, oneshot::Sender<Result<JobStatus, TaskError>>),
+    List(oneshot::Sender<(Vec<JobStatus>, Vec<WorkerStatus>)>),
+    /// Changes whenever the job does.
+    Watch(
+        String,
+        oneshot::Sender<Result<watch::Receiver<u64>, TaskError>>,
+    ),
+}
+
+/// A worker that was taken on.
+pub(super) struct Attended {
+    pub worker: WorkerId,
+    pub messages: mpsc::Receiver<CoordinatorMessage>,
+}
+
+/// The way to the core.
+#[derive(Clone)]
+pub(super) struct Handle(mpsc::Sender<Command>);
+
+impl Handle {
+    /// Tells the core something; waits while it is busy. False when it has ended.
+    pub async fn tell(&self, command: Command) -> bool {
+        self.0.send(command).await.is_ok()
+    }
+
+    /// Asks the core something.
+    pub async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, TaskError> {
+        let (sender, answer) = oneshot::channel();
+        let gone = || TaskError {
+            kind: clientele_data::ErrorKind::Transient,
+            message: "the coordinator is shutting down".into(),
+            causes: Vec::new(),
+            hint: Some("ask again when it has been started anew".into()),
+        };
+        if !self.tell(command(sender)).await {
+            return Err(gone());
+        }
+        answer.await.map_err(|_| gone())
+    }
+}
+
+/// How storage is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StorageCalls {
+    /// On threads of their own.
+    Threads,
+    /// One after the other by the core itself: for simulations, in which nothing may depend on threads.
+    Inline,
+}
+
+pub(super) struct Core {
+    cluster: Cluster,
+    runs: Arc<Runs>,
+    storage: StorageCalls,
+    metrics: Arc<Metrics>,
+    started: Instant,
+    workers: BTreeMap<WorkerId, Connection>,
+    n_registered: u32,
+    /// Encoded stages of runs: the current one and the one before.
+    stages: BTreeMap<String, Vec<EncodedStage>>,
+    watchers: BTreeMap<String, watch::Sender<u64>>,
+    handle: Handle,
+}
+
+struct Connection {
+    messages: mpsc::Sender<CoordinatorMessage>,
+    /// Transforms and stages it has been told.
+    transforms: HashSet<(String, Digest)>,
+    stages: BTreeMap<String, (u64, StageSeq)>,
+}
+
+struct EncodedStage {
+    key: RunKey,
+    seq: StageSeq,
+    bytes: Arc<Vec<u8>>,
+    hash: Digest,
+}
+
+impl Core {
+    /// With the jobs that earlier coordinators have left.
+    pub fn new(
+        limits: Limits,
+        runs: Arc<Runs>,
+        storage: StorageCalls,
+        metrics: Arc<Metrics>,
+    ) -> (Self, mpsc::Receiver<Command>, Handle) {
+        let (sender, commands) = mpsc::channel(EVENT_QUEUE);
+        let handle = Handle(sender);
+        let core = Self {
+            cluster: Cluster::new(limits),
+            runs,
+            storage,
+            metrics,
+            started: Instant::now(),
+            workers: BTreeMap::new(),
+            n_registered: 0,
+            stages: BTreeMap::new(),
+            watchers: BTreeMap::new(),
+            handle: handle.clone(),
+        };
+        (core, commands, handle)
+    }
+
+    /// Works until the last handle is dropped or `stop` is sent.
+    pub async fn run(
+        mut self,
+        remembered: Vec<(Submission, Option<JobStatus>)>,
+        mut commands: mpsc::Receiver<Command>,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        for (submission, ended) in remembered {
+            self.recall(submission, ended);
+        }
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => return,
+                command = commands.recv() => match command {
+                    Some(command) => self.take(command),
+                    None => return,
+                },
+                _ = ticks.tick() => self.step(Event::Tick),
+            }
+            self.metrics.observe(&self.cluster, self.started.elapsed());
+        }
+    }
+
+    fn recall(&mut self, submission: Submission, ended: Option<JobStatus>) {
+        let job = Arc::new(submission.job);
+        match ended {
+            Some(status) => self.cluster.remember(status, job),
+            None => {
+                tracing::info!(run = submission.run, "found an unfinished run; it goes on");
+                let now = self.started.elapsed();
+                match self
+                    .cluster
+                    .submit(&submission.run, job, submission.submitted_ms, now)
+                {
+                    Ok(actions) => self.act(actions),
+                    Err(error) => tracing::error!(run = submission.run, %error, "not resumed"),
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, command: Command) {
+        match command {
+            Command::Event(event) => self.step(event),
+            Command::Reply(worker, reply, stage_hash) => self.reply(worker, *reply, stage_hash),
+            Command::Attend(registration, answer) => {
+                let attended = self.attend(registration.clone());
+                let worker = attended.as_ref().ok().map(|attended| attended.worker);
+                if answer.send(attended).is_ok()
+                    && let Some(worker) = worker
+                {
+                    self.step(Event::Registered(worker, registration));
+                }
+            }
+            // Whoever asked may have gone meanwhile.
+            Command::Submit(submission, answer) => {
+                let _ = answer.send(self.submit(*submission));
+            }
+            Command::Cancel(run, answer) => {
+                let now = self.started.elapsed();
+                let cancelled = self.cluster.cancel(&run, now);
+                let status = cancelled.and_then(|actions| {
+                    self.act(actions);
+                    self.cluster.status(&run, now)
+                });
+                let _ = answer.send(status);
+            }
+            Command::Status(run, answer) => {
+                let _ = answer.send(self.cluster.status(&run, self.started.elapsed()));
+            }
+            Command::List(answer) => {
+                let now = self.started.elapsed();
+                let _ = answer.send((self.cluster.statuses(now), self.cluster.workers(now)));
+            }
+            Command::Watch(run, answer) => {
+                let known = self.cluster.status(&run, self.started.elapsed());
+                let receiver = known.map(|_| {
+                    let sender = self.watchers.entry(run);
+                    sender.or_insert_with(|| watch::Sender::new(0)).subscribe()
+                });
+                let _ = answer.send(receiver);
+            }
+        }
+    }
+
+    fn attend(&mut self, registration: Registration) -> Result<Attended, TaskError> {
+        self.cluster.admit()?;
+        let worker = WorkerId(self.n_registered);
+        self.n_registered += 1;
+        let (sender, messages) = mpsc::channel(WORKER_QUEUE);
+        tracing::info!(
+            worker = worker.0,
+            name = registration.name,
+            devices = registration.devices.join(", "),
+            "a worker has joined"
+        );
+        let connection = Connection {
+            messages: sender,
+            transforms: HashSet::new(),
+            stages: BTreeMap::new(),
+        };
+        self.workers.insert(worker, connection);
+        Ok(Attended { worker, messages })
+    }
+
+    fn submit(&mut self, submission: Submission) -> Result<JobStatus, TaskError> {
+        let now = self.started.elapsed();
+        let job: Arc<FitJob> = Arc::new(submission.job);
+        let run = submission.run;
+        let actions = self
+            .cluster
+            .submit(&run, job, submission.submitted_ms, now)?;
+        self.act(actions);
+        self.cluster.status(&run, now)
+    }
+
+    /// An answer counts only when it is to the stage as it was asked.
+    fn reply(&mut self, worker: WorkerId, reply: clientele_protocol::Reply, stage_hash: Digest) {
+        let known = self.stages.get(&reply.key.run).into_iter().flatten();
+        let mut asked = known.filter(|stage| stage.key == reply.key && stage.seq == reply.seq);
+        match asked.next() {
+            Some(stage) if stage.hash == stage_hash => self.step(Event::Reply(worker, reply)),
+            _ => {
+                self.metrics.foreign_answers.inc();
+                self.step(Event::Heartbeat(worker));
+            }
+        }
+    }
+
+    fn step(&mut self, event: Event) {
+        if let Event::Lost(worker, reason) = &event
+            && self.workers.remove(worker).is_some()
+        {
+            tracing::warn!(worker = worker.0, reason, "a worker is gone");
+        }
+        let actions = self.cluster.step(event, self.started.elapsed());
+        self.act(actions);
+    }
+
+    fn act(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Open(run, job) => self.storage_call(move |runs| {
+                    let opened = runs.open(&run, &job).map(Box::new);
+                    Some(Event::Opened(run, opened))
+                }),
+                Action::Log(key, record) => self.storage_call(move |runs| {
+                    let logged = runs.log(&key, &record);
+                    Some(Event::Logged(key, logged))
+                }),
+                Action::Publish(key, outcome) => self.storage_call(move |runs| {
+                    let published = runs.publish(&key, &outcome);
+                    Some(Event::Published(key, published))
+                }),
+                Action::End(status) => {
+                    self.stages.remove(&status.run);
+                    tracing::info!(run = status.run, state = ?status.state, "a run has ended");
+                    self.storage_call(move |runs| {
+                        if let Err(error) = runs.end(&status) {
+                            tracing::error!(run = status.run, %error, "how this run ended is not remembered");
+                        }
+                        None
+                    });
+                }
+                Action::StandDown(run) => {
+                    self.stages.remove(&run);
+                    self.runs.let_go(&run);
+                }
+                Action::Attach(worker, open_run) => self.attach(worker, open_run),
+                Action::Send(worker, task) => self.send_task(worker, task),
+                Action::Detach(worker, key) => {
+                    if let Some(connection) = self.workers.get_mut(&worker) {
+                        connection.stages.remove(&key.run);
+                        connection.transforms.retain(|(run, _)| *run != key.run);
+                    }
+                    self.send(worker, CoordinatorMessage::CloseRun(key));
+                }
+                Action::Disconnect(worker, reason) => {
+                    tracing::warn!(worker = worker.0, reason, "a worker is disconnected");
+                    self.workers.remove(&worker);
+                }
+                Action::Changed(run) => {
+                    if let Some(watcher) = self.watchers.get(&run) {
+                        watcher.send_modify(|version| *version += 1);
+                    }
+                    self.watchers.retain(|_, watcher| !watcher.is_closed());
+                }
+            }
+        }
+    }
+
+    fn storage_call(&mut self, call: impl FnOnce(&Runs) -> Option<Event> + Send + 'static) {
+        let (runs, handle) = (self.runs.clone(), self.handle.clone());
+        match self.storage {
+            StorageCalls::Threads => {
+                tokio::spawn(async move {
+                    let done = tokio::task::spawn_blocking(move || call(&runs)).await;
+                    if let Ok(Some(event)) = done {
+                        handle.tell(Command::Event(event)).await;
+                    }
+                });
+            }
+            StorageCalls::Inline => {
+                if let Some(event) = call(&runs) {
+                    tokio::spawn(async move { handle.tell(Command::Event(event)).await });
+                }
+            }
+        }
+    }
+
+    fn attach(&mut self, worker: WorkerId, open_run: OpenRun) {
+        self.send(worker, CoordinatorMessage::OpenRun(open_run));
+    }
+
+    /// Says what of the stage the worker has not been told, then leases the parts.
+    fn send_task(&mut self, worker: WorkerId, task: Task) {
+        let run = task.key.run.clone();
+        let (bytes, stage_hash) = self.encoded(&task);
+        let Some(connection) = self.workers.get_mut(&worker) else {
+            return;
+        };
+        let mut messages = Vec::new();
+        if let Some(transform) = task.stage.transform() {
+            let hash = clientele_proto::transform_hash(transform);
+            if connection.transforms.insert((run.clone(), hash)) {
+                messages.push(CoordinatorMessage::Transform {
+                    key: task.key.clone(),
+                    transform: transform.clone(),
+                });
+            }
+        }
+        let told = (task.key.epoch, task.seq);
+        if connection.stages.insert(run, told) != Some(told) {
+            messages.push(CoordinatorMessage::OpenStage {
+                key: task.key.clone(),
+                seq: task.seq,
+                stage: bytes,
+            });
+        }
+        messages.push(CoordinatorMessage::Lease {
+            key: task.key,
+            seq: task.seq,
+            stage_hash,
+            parts: task.parts,
+        });
+        for message in messages {
+            self.send(worker, message);
+        }
+    }
+
+    fn encoded(&mut self, task: &Task) -> (Arc<Vec<u8>>, Digest) {
+        let known = self.stages.entry(task.key.run.clone()).or_default();
+        let is_it = |stage: &&EncodedStage| stage.key == task.key && stage.seq == task.seq;
+        if let Some(stage) = known.iter().find(is_it) {
+            return (stage.bytes.clone(), stage.hash);
+        }
+        let bytes = Arc::new(clientele_proto::encode_stage(&task.stage));
+        let hash = blake3::hash(&bytes);
+        if known.len() > 1 {
+            known.remove(0);
+        }
+        known.push(EncodedStage {
+            key: task.key.clone(),
+            seq: task.seq,
+            bytes: bytes.clone(),
+            hash,
+        });
+        (bytes, hash)
+    }
+
+    fn send(&mut self, worker: WorkerId, message: CoordinatorMessage) {
+        let Some(connection) = self.workers.get(&worker) else {
+            return;
+        };
+        if let Err(error) = connection.messages.try_send(message) {
+            let reason = match error {
+                mpsc::error::TrySendError::Full(_) => "it does not take its messages",
+                mpsc::error::TrySendError::Closed(_) => "its connection is closed",
+            };
+            self.workers.remove(&worker);
+            let (handle, reason) = (self.handle.clone(), reason.to_owned());
+            tokio::spawn(async move {
+                handle
+                    .tell(Command::Event(Event::Lost(worker, reason)))
+                    .await;
+            });
+        }
+    }
+}
+
+/// Milliseconds since 1970.
+pub(super) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, crate::cluster::millis_of)
+}
