@@ -11,6 +11,7 @@ use std::time::Instant;
 use clientele_coordinator::drive::drive;
 use clientele_coordinator::machine::{Machine, Outcome, Place};
 use clientele_coordinator::model::Model;
+use clientele_data::Folder;
 use clientele_data::manifest::{Columns, Manifest, NullPolicy, TableSpec};
 use clientele_data::transform::TransformKind;
 use clientele_protocol::{
@@ -82,8 +83,9 @@ fn fit(dir: &Path, table: &Path, name: &str, lives: &[u32]) -> (Outcome, u32) {
     let job = Job {
         key,
         manifest,
-        assignments_dir: work_dir.join("assignments"),
-        work_dir,
+        assignments_dir: Folder::local(work_dir.join("assignments")),
+        work_dir: Folder::local(&work_dir),
+        spill_dir: work_dir,
     };
     let options = WorkerOptions {
         engine: EngineOptions {

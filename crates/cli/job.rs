@@ -1,7 +1,7 @@
 //! One fit from a table to a committed run directory, with workers in this process.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use clientele_coordinator::model::Model;
 use clientele_data::DataError;
 use clientele_data::manifest::{Columns, Manifest, NullPolicy, ShardId, TableSpec};
 use clientele_data::read::{Projection, RawBlock, read_shard};
-use clientele_data::run_dir::RunDir;
+use clientele_data::run_dir::{RunDir, WORK};
 use clientele_data::transform::TransformKind;
 use clientele_features::FitSettings;
 use clientele_personas::Personas;
@@ -91,7 +91,7 @@ pub fn run(job: &Job, dir: RunDir) -> Result<Finished, Failure> {
     let model = Model::new(&job.spec, &outcome)
         .map_err(|e| Failure::bug("the model is not JSON").because(&e))?;
     let evidence = evidence(&outcome.fitted, &model, &job.story);
-    let path = dir.path().to_owned();
+    let path = path_of(&dir).to_owned();
     let personas = publish::publish(dir, &job.spec, manifest, &model, &evidence)?;
     let mut seconds = vec![("plan", job.planned.seconds)];
     seconds.extend(by_stage(&outcome));
@@ -111,9 +111,15 @@ pub fn run(job: &Job, dir: RunDir) -> Result<Finished, Failure> {
     })
 }
 
+/// The folder of a run of this process.
+pub fn path_of(dir: &RunDir) -> &Path {
+    let path = dir.folder().local_path();
+    path.expect("a run of one process is on a disk")
+}
+
 fn fit(job: &Job, manifest: &Arc<Manifest>, dir: &RunDir) -> Result<Outcome, Failure> {
     let key = RunKey {
-        run: dir.path().display().to_string(),
+        run: dir.folder().to_string(),
         epoch: 0,
     };
     let started = Instant::now();
@@ -128,8 +134,9 @@ fn fit(job: &Job, manifest: &Arc<Manifest>, dir: &RunDir) -> Result<Outcome, Fai
     let worker_job = WorkerJob {
         key,
         manifest: manifest.clone(),
-        assignments_dir: dir.path().join("assignments"),
-        work_dir: dir.work_dir().to_owned(),
+        assignments_dir: dir.folder().child("assignments")?,
+        work_dir: dir.work_dir(),
+        spill_dir: path_of(dir).join(WORK),
     };
     let (sender, events) = mpsc::channel::<(WorkerId, WorkerEvent)>();
     let mut workers: BTreeMap<WorkerId, Box<dyn WorkerChannel>> = BTreeMap::new();

@@ -67,7 +67,8 @@ pub fn fit(config: &Config, settings: Settings, dir: RunDir) -> Result<Finished,
         memory_bytes: Some(machine.memory_bytes),
         n_threads: machine.threads(),
     };
-    let features = clientele_features::build(config, &dir.path().join(FEATURES_DIR), &options)?;
+    let features =
+        clientele_features::build(config, &job::path_of(&dir).join(FEATURES_DIR), &options)?;
     let seconds = started.elapsed().as_secs_f64();
     let table = TableSpec {
         inputs: vec![features.path.display().to_string()],

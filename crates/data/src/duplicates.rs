@@ -3,13 +3,11 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::DataError;
 use crate::ids::{Fingerprint, shown};
 use crate::manifest::ShardId;
-use crate::positioned::read_exact_at;
-use crate::run_dir::publish;
+use crate::{DataError, Folder, threads};
 
 /// Fingerprints of one range, about: 32 MiB.
 const RANGE_ROWS: u64 = 1 << 21;
@@ -43,19 +41,20 @@ pub fn n_ranges(n_rows: u64) -> u32 {
     u32::try_from(n_ranges).unwrap_or(u32::MAX)
 }
 
-/// Leaves the fingerprints of a shard's ids in `work_dir`, sorted, for [`find_duplicates`]. Written under another name first, so
-/// that the file is whole or not there; written again it is the same.
+/// Leaves the fingerprints of a shard's ids in `work_dir`, sorted, for [`find_duplicates`]: whole or not there, and written again it
+/// is the same. On the way to an object store they are in a file in `spill_dir`.
 ///
 /// # Errors
-/// [`DataError::DiskFull`], [`DataError::Io`].
+/// [`DataError::DiskFull`], [`DataError::Io`], [`DataError::Store`].
 pub fn write_fingerprints(
-    work_dir: &Path,
+    work_dir: &Folder,
+    spill_dir: &Path,
     shard: ShardId,
     mut fingerprints: Vec<Fingerprint>,
 ) -> Result<(), DataError> {
     fingerprints.sort_unstable();
-    let path = path_of(work_dir, shard);
-    publish(&path, |file| {
+    let name = name_of(shard);
+    work_dir.write_with(&name, spill_dir, |file| {
         let mut out = BufWriter::with_capacity(1 << 16, file);
         let write = |out: &mut BufWriter<&mut File>| -> io::Result<()> {
             out.write_all(&(fingerprints.len() as u64).to_le_bytes())?;
@@ -64,28 +63,31 @@ pub fn write_fingerprints(
                 .try_for_each(|print| out.write_all(&print.to_be_bytes()))?;
             out.flush()
         };
-        write(&mut out).map_err(|error| DataError::io("write", &path, error))
+        write(&mut out).map_err(|error| DataError::io("write", work_dir.shown(&name), error))
     })
 }
 
 /// Looks for ids that occur twice in range `range_idx` of `n_ranges`, over the shards `0..n_shards`.
 ///
 /// # Errors
-/// [`DataError::FingerprintsDamaged`] when a file has not the length it says; [`DataError::Io`].
+/// [`DataError::FingerprintsDamaged`] when a file has not the length it says; [`DataError::Io`], [`DataError::Store`].
 pub fn find_duplicates(
-    work_dir: &Path,
+    work_dir: &Folder,
     n_shards: u32,
     range_idx: u32,
     n_ranges: u32,
 ) -> Result<Duplicates, DataError> {
-    let mut fingerprints = Vec::new();
-    for shard in (0..n_shards).map(ShardId) {
-        SortedFile::open(path_of(work_dir, shard))?.read_range(
-            range_idx,
-            n_ranges,
-            &mut fingerprints,
-        )?;
-    }
+    let shards: Vec<ShardId> = (0..n_shards).map(ShardId).collect();
+    // A disk answers at once; a store takes its time for each question, and there are some for each shard.
+    let n_threads = if work_dir.local_path().is_some() {
+        1
+    } else {
+        16
+    };
+    let parts = threads::map(n_threads, &shards, |shard| {
+        SortedFile::open(work_dir, *shard)?.read_range(range_idx, n_ranges)
+    })?;
+    let mut fingerprints = parts.concat();
     fingerprints.sort_unstable();
     let mut found = Duplicates::default();
     for same in fingerprints
@@ -100,10 +102,8 @@ pub fn find_duplicates(
     Ok(found)
 }
 
-fn path_of(work_dir: &Path, shard: ShardId) -> PathBuf {
-    work_dir
-        .join("fingerprints")
-        .join(format!("{:06}.bin", shard.0))
+fn name_of(shard: ShardId) -> String {
+    format!("fingerprints/{:06}.bin", shard.0)
 }
 
 /// Which of `n_ranges` equal ranges of hashes a fingerprint belongs to.
@@ -112,77 +112,69 @@ fn range_of(fingerprint: Fingerprint, n_ranges: u32) -> u32 {
     ((top * u128::from(n_ranges)) >> 32) as u32
 }
 
-struct SortedFile {
-    path: PathBuf,
-    file: File,
+struct SortedFile<'a> {
+    folder: &'a Folder,
+    name: String,
     n_fingerprints: u64,
 }
 
-impl SortedFile {
-    fn open(path: PathBuf) -> Result<Self, DataError> {
-        let failed = |error| DataError::io("read", &path, error);
-        let file = File::open(&path).map_err(failed)?;
-        let size_bytes = file.metadata().map_err(failed)?.len();
-        let mut header = [0; HEADER_BYTES as usize];
-        read_exact_at(&file, &mut header, 0).map_err(failed)?;
-        let (expected, found) = (
-            u64::from_le_bytes(header),
-            size_bytes.saturating_sub(HEADER_BYTES) / WIDTH as u64,
-        );
-        let is_whole = size_bytes
-            .saturating_sub(HEADER_BYTES)
-            .is_multiple_of(WIDTH as u64);
-        match expected == found && is_whole {
+impl<'a> SortedFile<'a> {
+    fn open(folder: &'a Folder, shard: ShardId) -> Result<Self, DataError> {
+        let name = name_of(shard);
+        let header = folder.read_range(&name, 0, size_of::<u64>())?;
+        let expected = header.try_into().map_or(0, u64::from_le_bytes);
+        let size_bytes = folder.size(&name)?.unwrap_or(0);
+        let body_bytes = size_bytes.saturating_sub(HEADER_BYTES);
+        let found = body_bytes / WIDTH as u64;
+        match expected == found && body_bytes.is_multiple_of(WIDTH as u64) {
             true => Ok(Self {
-                path,
-                file,
+                folder,
+                name,
                 n_fingerprints: found,
             }),
             false => Err(DataError::FingerprintsDamaged {
-                path,
+                path: folder.shown(&name),
                 expected,
                 found,
             }),
         }
     }
 
-    fn read_range(
-        &self,
-        range_idx: u32,
-        n_ranges: u32,
-        out: &mut Vec<Fingerprint>,
-    ) -> Result<(), DataError> {
-        let start = self.first_from(range_idx, n_ranges)?;
-        let end = self.first_from(range_idx.saturating_add(1), n_ranges)?;
-        let mut bytes = vec![0; (end - start) as usize * WIDTH];
-        self.read(&mut bytes, start)?;
-        let (fingerprints, _) = bytes.as_chunks::<WIDTH>();
-        out.extend(
-            fingerprints
-                .iter()
-                .map(|bytes| Fingerprint::from_be_bytes(*bytes)),
-        );
-        Ok(())
-    }
-
-    /// Index of the first fingerprint of range `range_idx` or a later one.
-    fn first_from(&self, range_idx: u32, n_ranges: u32) -> Result<u64, DataError> {
-        let (mut low, mut high) = (0, self.n_fingerprints);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            let mut bytes = [0; WIDTH];
-            self.read(&mut bytes, middle)?;
-            match range_of(Fingerprint::from_be_bytes(bytes), n_ranges) < range_idx {
-                true => low = middle + 1,
-                false => high = middle,
+    /// The fingerprints of one range, sorted.
+    fn read_range(&self, range_idx: u32, n_ranges: u32) -> Result<Vec<Fingerprint>, DataError> {
+        let n = self.n_fingerprints;
+        let expected = |range_idx: u64| {
+            let first = u128::from(n) * u128::from(range_idx) / u128::from(n_ranges);
+            first as u64
+        };
+        // Hashes are spread evenly, so this guess (eight standard deviations) is nearly always enough, and one read is all it takes.
+        let mut slack = 4 * n.isqrt() + 16;
+        loop {
+            let start = expected(range_idx.into()).saturating_sub(slack);
+            let end = expected(u64::from(range_idx) + 1)
+                .saturating_add(slack)
+                .min(n);
+            let mut window = self.read(start, end)?;
+            let first = window.partition_point(|print| range_of(*print, n_ranges) < range_idx);
+            let last = window.partition_point(|print| range_of(*print, n_ranges) <= range_idx);
+            if (start == 0 || first > 0) && (end == n || last < window.len()) {
+                window.truncate(last);
+                window.drain(..first);
+                return Ok(window);
             }
+            slack = slack.saturating_mul(8);
         }
-        Ok(low)
     }
 
-    fn read(&self, bytes: &mut [u8], first: u64) -> Result<(), DataError> {
-        read_exact_at(&self.file, bytes, HEADER_BYTES + first * WIDTH as u64)
-            .map_err(|error| DataError::io("read", &self.path, error))
+    fn read(&self, start: u64, end: u64) -> Result<Vec<Fingerprint>, DataError> {
+        let n_bytes = (end - start) as usize * WIDTH;
+        let offset = HEADER_BYTES + start * WIDTH as u64;
+        let bytes = self.folder.read_range(&self.name, offset, n_bytes)?;
+        let (prints, _) = bytes.as_chunks::<WIDTH>();
+        Ok(prints
+            .iter()
+            .map(|bytes| Fingerprint::from_be_bytes(*bytes))
+            .collect())
     }
 }
 
@@ -197,8 +189,10 @@ mod tests {
 
     fn find(shards: &[Vec<u64>], n_ranges: u32) -> Duplicates {
         let folder = tempfile::tempdir().unwrap();
+        let work_dir = Folder::local(folder.path());
         for (shard, ids) in (0..).map(ShardId).zip(shards) {
             write_fingerprints(
+                &work_dir,
                 folder.path(),
                 shard,
                 ids.iter().copied().map(fingerprint).collect(),
@@ -208,7 +202,7 @@ mod tests {
         let mut found = Duplicates::default();
         for range_idx in 0..n_ranges {
             found.merge(
-                find_duplicates(folder.path(), shards.len() as u32, range_idx, n_ranges).unwrap(),
+                find_duplicates(&work_dir, shards.len() as u32, range_idx, n_ranges).unwrap(),
             );
         }
         found
@@ -255,13 +249,14 @@ mod tests {
     #[test]
     fn a_truncated_file_is_noticed() {
         let folder = tempfile::tempdir().unwrap();
-        write_fingerprints(folder.path(), ShardId(0), vec![1, 2, 3]).unwrap();
+        let work_dir = Folder::local(folder.path());
+        write_fingerprints(&work_dir, folder.path(), ShardId(0), vec![1, 2, 3]).unwrap();
         let file = File::options()
             .write(true)
-            .open(path_of(folder.path(), ShardId(0)))
+            .open(folder.path().join(name_of(ShardId(0))))
             .unwrap();
         file.set_len(HEADER_BYTES + 2 * WIDTH as u64).unwrap();
-        let refused = find_duplicates(folder.path(), 1, 0, 1).unwrap_err();
+        let refused = find_duplicates(&work_dir, 1, 0, 1).unwrap_err();
         assert!(
             matches!(
                 refused,

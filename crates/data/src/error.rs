@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use parquet::errors::ParquetError;
 
@@ -72,6 +72,9 @@ pub enum Change {
     /// Its time of modification.
     #[error("it was written to, though its size is the same")]
     Modified,
+    /// Its ETag.
+    #[error("it was replaced: its ETag is another one")]
+    Replaced,
     /// Its footer.
     #[error("its footer is another one, though its size is the same")]
     Footer,
@@ -335,6 +338,48 @@ pub enum DataError {
         /// How it differs.
         reason: String,
     },
+    /// A store that cannot be one.
+    #[error("`{text}` is not a store: {reason}")]
+    BadStore {
+        /// As given.
+        text: String,
+        /// Why.
+        reason: String,
+    },
+    /// A store that nobody has named.
+    #[error("there is no store `{alias}`")]
+    UnknownStore {
+        /// Its name.
+        alias: String,
+        /// Stores that there are.
+        known: Vec<String>,
+    },
+    /// A path that is in no store.
+    #[error("`{}` is not in a store", path.display())]
+    OutsideStores {
+        /// As given.
+        path: PathBuf,
+        /// The folder that it would have to be below, if there is one.
+        root: Option<PathBuf>,
+    },
+    /// A link out of a store.
+    #[error("`{}` leads out of the store at `{}`", path.display(), root.display())]
+    LeavesStore {
+        /// The file or folder.
+        path: PathBuf,
+        /// What it must be below.
+        root: PathBuf,
+    },
+    /// An object store that does not do what it is asked for.
+    #[error("cannot {action} `{}`", place.display())]
+    Store {
+        /// As a verb: `read`.
+        action: &'static str,
+        /// `alias:key`.
+        place: PathBuf,
+        /// What the store says.
+        source: object_store::Error,
+    },
     /// A name that would lead out of the run directory.
     #[error("`{name}` is not a name inside a run directory")]
     BadName {
@@ -383,7 +428,12 @@ impl DataError {
             | Self::NoInputs
             | Self::ColumnTwice { .. }
             | Self::IdIsFeature { .. }
+            | Self::BadStore { .. }
+            | Self::UnknownStore { .. }
+            | Self::OutsideStores { .. }
             | Self::Unwritable { .. } => ErrorKind::Usage,
+            Self::Store { source, .. } => store_kind(source),
+            Self::LeavesStore { .. } => ErrorKind::Auth,
             Self::NoSuchFile { .. }
             | Self::GlobWithoutMatch { .. }
             | Self::EmptyFolder { .. }
@@ -444,12 +494,35 @@ impl DataError {
             Self::RunExists { .. } | Self::NotARun { .. } => "choose a new folder with `--out`",
             Self::RunBusy { .. } => "wait for it, or choose another folder with `--out`",
             Self::Unwritable { .. } => "choose a folder you may write to with `--out`",
+            Self::BadStore { .. } => {
+                "write `--store lake=s3://bucket/prefix` or `--store local=/data`"
+            }
+            Self::UnknownStore { alias, known } => return Some(store_hint(alias, known)),
+            Self::OutsideStores { root, .. } => return Some(outside_hint(root.as_deref())),
+            Self::LeavesStore { .. } => {
+                "put the files themselves into the store, not a link to them"
+            }
+            Self::Store { source, .. } => return object_hint(source),
             Self::NotCommitted { .. } => {
                 "a run without `_COMMITTED` never finished; start it again"
             }
             _ => return None,
         };
         Some(fixed.to_owned())
+    }
+
+    /// An object store did not do what it was asked for.
+    pub(crate) fn store(
+        action: &'static str,
+        place: impl Into<PathBuf>,
+        source: object_store::Error,
+    ) -> Self {
+        let place = place.into();
+        Self::Store {
+            action,
+            place,
+            source,
+        }
     }
 
     /// Reading or writing failed; a full disk is told apart.
@@ -478,6 +551,55 @@ impl fmt::Display for ColumnCount {
             .map(|(what, n)| format!("{n} {what}"))
             .collect();
         write!(f, "`{}` ({})", self.column, counts.join(", "))
+    }
+}
+
+/// What is left of an error after every attempt.
+fn store_kind(error: &object_store::Error) -> ErrorKind {
+    use object_store::Error;
+    match error {
+        // Of a file that may be missing nobody asks in this way: the bucket is.
+        Error::NotFound { .. }
+        | Error::InvalidPath { .. }
+        | Error::NotSupported { .. }
+        | Error::NotImplemented { .. }
+        | Error::UnknownConfigurationKey { .. } => ErrorKind::Usage,
+        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => ErrorKind::Auth,
+        Error::AlreadyExists { .. } => ErrorKind::Conflict,
+        Error::Precondition { .. } | Error::NotModified { .. } => ErrorKind::Changed,
+        _ => ErrorKind::Transient,
+    }
+}
+
+fn object_hint(error: &object_store::Error) -> Option<String> {
+    let hint = match store_kind(error) {
+        ErrorKind::Auth => "look at AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION",
+        ErrorKind::Usage => "look at the name of the bucket, and at AWS_ENDPOINT_URL",
+        ErrorKind::Transient => {
+            "look at AWS_ENDPOINT_URL and the network; without AWS_ACCESS_KEY_ID credentials are asked for there"
+        }
+        _ => return None,
+    };
+    Some(hint.to_owned())
+}
+
+fn store_hint(alias: &str, known: &[String]) -> String {
+    match known {
+        [] => format!("name it: `--store {alias}=...`"),
+        known => format!(
+            "name it: `--store {alias}=...`; there is {}",
+            known.join(", ")
+        ),
+    }
+}
+
+fn outside_hint(root: Option<&Path>) -> String {
+    match root {
+        Some(root) => format!(
+            "give a path below `{}`, or start coordinator and workers with `--store local=...` above it",
+            root.display()
+        ),
+        None => "name files as `alias:key`, or add a store called `local`".to_owned(),
     }
 }
 

@@ -4,17 +4,22 @@
 //! shards, [`stats::StatsPlanner`] asks for statistics in rounds and freezes a [`transform::Transform`], and [`ingest`] puts the
 //! rows on the grid. [`store::BlockStore`] keeps them, in memory or spilled; [`run_dir::RunDir`] is where results go.
 //!
+//! Files are on a disk or in an object store: [`Stores`] knows the stores by alias, a [`Location`] is a file in one, a [`Folder`] a
+//! folder of a run. Calls to object stores block the calling thread; never make them from async code.
+//!
 //! Everything that a shard answers is made of integers and order statistics, so neither the order of rows nor the way they are
 //! cut into files, row groups, blocks and shards can change it.
 
 mod column;
 pub mod duplicates;
 mod error;
+mod folder;
 pub mod ids;
 pub mod ingest;
 pub mod input;
 mod location;
 pub mod manifest;
+mod objects;
 mod positioned;
 pub mod read;
 pub mod run_dir;
@@ -22,9 +27,13 @@ mod schema;
 mod source;
 pub mod stats;
 pub mod store;
+mod stores;
+mod threads;
 pub mod transform;
 
 pub use error::{BadFile, Change, ColumnCount, DataError, ErrorKind};
+pub use folder::{Created, Folder, NewFile};
 pub use location::Location;
 pub use manifest::{BlockId, Columns, Manifest, NullPolicy, ShardId, TableSpec};
 pub use schema::{ColumnType, NotNumeric};
+pub use stores::Stores;

@@ -3,26 +3,29 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::DataError;
+use crate::folder::{Created, Folder};
+use crate::objects::REQUEST_BYTES;
+use crate::{DataError, threads};
 
 /// Written last; without it a folder is no result.
 pub const COMMITTED: &str = "_COMMITTED";
-/// Marks a folder as ours while it is not committed; locked by the process that writes it.
+/// Marks a folder as ours while it is not committed; on a disk it is locked by the process that writes it.
 const UNFINISHED: &str = "_UNFINISHED";
-const WORK: &str = "_work";
+/// Folder of intermediate files.
+pub const WORK: &str = "_work";
 const NOTICE: &[u8] =
     b"A clientele run is being written here, or was never finished. The next run into this folder deletes what is in it.\n";
 
 /// A run directory being written. Dropped without [`RunDir::commit`] it stays as an unfinished run, which the next one cleans.
 #[derive(Debug)]
 pub struct RunDir {
-    path: PathBuf,
-    /// Holds the lock.
-    _unfinished: File,
+    folder: Folder,
+    /// Holds the lock, on a disk.
+    _unfinished: Option<File>,
 }
 
 /// What a committed run says of its files.
@@ -41,133 +44,235 @@ pub struct CommittedFile {
     pub blake3: String,
 }
 
+/// What to do with an unfinished run that is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Cleaned,
+    Kept,
+}
+
 impl RunDir {
-    /// Makes `path` a run directory: a new folder, an empty one, or an unfinished run, which is cleaned. Writes to it at once, so
-    /// that a folder that cannot be written to is found before any work.
+    /// Makes `folder` a run directory: a new folder, an empty one, or an unfinished run, which is cleaned. Writes to it at once, so
+    /// that a folder that cannot be written to is found before any work. Object stores have no locks: there nothing keeps a second
+    /// process from cleaning a run that a first one is writing, and whoever commits first has the result.
     ///
     /// # Errors
     /// [`DataError::RunExists`], [`DataError::RunBusy`], [`DataError::NotARun`], [`DataError::Unwritable`],
-    /// [`DataError::DiskFull`].
-    pub fn create(path: &Path) -> Result<Self, DataError> {
-        let unwritable = |error: io::Error| match DataError::io("write to", path, error) {
-            DataError::Io { path, source, .. } => DataError::Unwritable { path, source },
-            full => full,
-        };
-        if path.join(COMMITTED).exists() {
-            return Err(DataError::RunExists { path: path.into() });
+    /// [`DataError::DiskFull`], [`DataError::Store`].
+    pub fn create(folder: impl Into<Folder>) -> Result<Self, DataError> {
+        Self::start(folder.into(), Found::Cleaned)
+    }
+
+    /// As [`RunDir::create`], but keeps what is in an unfinished run: somebody put it there for this one.
+    ///
+    /// # Errors
+    /// As [`RunDir::create`].
+    pub fn adopt(folder: impl Into<Folder>) -> Result<Self, DataError> {
+        Self::start(folder.into(), Found::Kept)
+    }
+
+    /// Opens an unfinished run to go on with it. Takes the lock if it is free; if not, whoever has it is taken for dead or slow, as
+    /// every file of a run has one content and one process commits it.
+    ///
+    /// # Errors
+    /// [`DataError::RunExists`] when it is committed, [`DataError::NoSuchFile`] and [`DataError::NotARun`] when it is none,
+    /// [`DataError::Io`], [`DataError::Store`].
+    pub fn resume(folder: impl Into<Folder>) -> Result<Self, DataError> {
+        let folder = folder.into();
+        let path = folder.shown("");
+        if folder.size(COMMITTED)?.is_some() {
+            return Err(DataError::RunExists { path });
         }
-        fs::create_dir_all(path).map_err(unwritable)?;
-        let marker = path.join(UNFINISHED);
-        let is_ours = marker.exists();
-        if !is_ours && let Some(example) = first_name(path).map_err(unwritable)? {
-            return Err(DataError::NotARun {
-                path: path.into(),
-                example,
+        if folder.size(UNFINISHED)?.is_none() {
+            return Err(match folder.list()?.into_iter().next() {
+                Some(example) => DataError::NotARun { path, example },
+                None => DataError::NoSuchFile { path },
             });
         }
-        let mut unfinished = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&marker)
-            .map_err(unwritable)?;
-        match unfinished.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(DataError::RunBusy { path: path.into() }),
-            Err(TryLockError::Error(error)) => return Err(unwritable(error)),
-        }
-        // Another process may have finished between the first look and the lock.
-        if path.join(COMMITTED).exists() {
-            return Err(DataError::RunExists { path: path.into() });
-        }
-        unfinished
-            .write_all(NOTICE)
-            .and_then(|()| unfinished.sync_all())
-            .map_err(unwritable)?;
-        if is_ours {
-            clean(path).map_err(unwritable)?;
-        }
-        fs::create_dir_all(path.join(WORK)).map_err(unwritable)?;
+        let unfinished = match folder.local_path() {
+            None => None,
+            Some(local) => {
+                let marker = local.join(UNFINISHED);
+                let failed = |error| DataError::io("open", &marker, error);
+                let file = File::options().write(true).open(&marker).map_err(failed)?;
+                match file.try_lock() {
+                    Ok(()) => Some(file),
+                    Err(TryLockError::WouldBlock) => None,
+                    Err(TryLockError::Error(error)) => return Err(failed(error)),
+                }
+            }
+        };
         Ok(Self {
-            path: path.into(),
+            folder,
+            _unfinished: unfinished,
+        })
+    }
+
+    fn start(folder: Folder, found: Found) -> Result<Self, DataError> {
+        let unfinished = match folder.local_path() {
+            Some(path) => Some(start_on_disk(path, found)?),
+            None => {
+                start_in_store(&folder, found)?;
+                None
+            }
+        };
+        Ok(Self {
+            folder,
             _unfinished: unfinished,
         })
     }
 
     /// The folder.
-    pub fn path(&self) -> &Path {
-        &self.path
+    pub fn folder(&self) -> &Folder {
+        &self.folder
     }
 
     /// For intermediate files; gone when the run is committed.
-    pub fn work_dir(&self) -> PathBuf {
-        self.path.join(WORK)
+    pub fn work_dir(&self) -> Folder {
+        self.folder.child(WORK).expect("a name of ours")
     }
 
     /// Writes a file, whole or not at all; `name` may have folders, divided by `/`.
     ///
     /// # Errors
-    /// [`DataError::BadName`], [`DataError::DiskFull`], [`DataError::Io`].
+    /// [`DataError::BadName`], [`DataError::DiskFull`], [`DataError::Io`], [`DataError::Store`].
     pub fn write_file(&self, name: &str, bytes: &[u8]) -> Result<(), DataError> {
-        write_whole(&checked_join(&self.path, name)?, bytes)
+        self.folder.write(name, bytes)
     }
 
-    /// Ends the run: removes work files, makes everything durable, and writes `_COMMITTED` last, with the size and hash of every
-    /// file. Returns what it says.
+    /// Ends the run: makes everything durable, writes `_COMMITTED` with the size and hash of every file but intermediate ones, and
+    /// removes those. Wherever this is interrupted, there is an unfinished run with its intermediate files, or a committed one.
+    /// Returns what `_COMMITTED` says.
     ///
     /// # Errors
-    /// [`DataError::DiskFull`], [`DataError::Io`]; the folder is then still unfinished.
+    /// [`DataError::RunExists`] when another process has committed other files; [`DataError::DiskFull`], [`DataError::Io`],
+    /// [`DataError::Store`]: the folder is then still unfinished.
     pub fn commit(self) -> Result<Committed, DataError> {
-        let failed = |error| DataError::io("commit", &self.path, error);
-        remove_if_there(fs::remove_dir_all(self.work_dir())).map_err(failed)?;
-        let mut files = BTreeMap::new();
-        for name in file_names(&self.path).map_err(failed)? {
-            let path = self.path.join(&name);
-            let failed = |error| DataError::io("read", &path, error);
-            let file = File::open(&path).map_err(failed)?;
-            file.sync_all().map_err(failed)?;
-            files.insert(name, describe(&file).map_err(failed)?);
-        }
-        let committed = Committed { files };
-        let mut json =
-            serde_json::to_vec_pretty(&committed).map_err(|error| failed(error.into()))?;
+        let path = self.folder.shown("");
+        let mut names = self.folder.list()?;
+        names.retain(|name| is_result(name));
+        let n_at_once = if self.folder.local_path().is_some() {
+            1
+        } else {
+            8
+        };
+        let described = threads::map(n_at_once, &names, |name| {
+            if let Some(local) = self.folder.local_path() {
+                let path = local.join(name);
+                let synced = File::open(&path).and_then(|file| file.sync_all());
+                synced.map_err(|error| DataError::io("read", path, error))?;
+            }
+            let gone = || DataError::NoSuchFile {
+                path: self.folder.shown(name),
+            };
+            describe(&self.folder, name)?.ok_or_else(gone)
+        })?;
+        let committed = Committed {
+            files: names.into_iter().zip(described).collect(),
+        };
+        let mut json = serde_json::to_vec_pretty(&committed)
+            .map_err(|error| DataError::io("commit", &path, error.into()))?;
         json.push(b'\n');
-        write_whole(&self.path.join(COMMITTED), &json)?;
-        // A marker that stays behind harms nothing: `_COMMITTED` is what counts.
-        remove_if_there(fs::remove_file(self.path.join(UNFINISHED))).map_err(failed)?;
+        if self.folder.create_if_absent(COMMITTED, &json)? == Created::There
+            && self.folder.read(COMMITTED)?.as_deref() != Some(&json)
+        {
+            return Err(DataError::RunExists { path });
+        }
+        // What stays behind harms nothing: `_COMMITTED` is what counts.
+        let _ = self.work_dir().remove_all();
+        let _ = self.folder.remove_temporary();
+        let _ = self.folder.remove(UNFINISHED);
         Ok(committed)
     }
+}
+
+fn start_on_disk(path: &Path, found: Found) -> Result<File, DataError> {
+    let unwritable = |error: io::Error| match DataError::io("write to", path, error) {
+        DataError::Io { path, source, .. } => DataError::Unwritable { path, source },
+        full => full,
+    };
+    let is_committed = || path.join(COMMITTED).exists();
+    if is_committed() {
+        return Err(DataError::RunExists { path: path.into() });
+    }
+    fs::create_dir_all(path).map_err(unwritable)?;
+    let marker = path.join(UNFINISHED);
+    let is_ours = marker.exists();
+    if !is_ours && let Some(example) = first_name(path).map_err(unwritable)? {
+        return Err(DataError::NotARun {
+            path: path.into(),
+            example,
+        });
+    }
+    let mut unfinished = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&marker)
+        .map_err(unwritable)?;
+    match unfinished.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(DataError::RunBusy { path: path.into() }),
+        Err(TryLockError::Error(error)) => return Err(unwritable(error)),
+    }
+    // Another process may have finished between the first look and the lock.
+    if is_committed() {
+        return Err(DataError::RunExists { path: path.into() });
+    }
+    unfinished
+        .write_all(NOTICE)
+        .and_then(|()| unfinished.sync_all())
+        .map_err(unwritable)?;
+    if is_ours && found == Found::Cleaned {
+        clean(path).map_err(unwritable)?;
+    }
+    fs::create_dir_all(path.join(WORK)).map_err(unwritable)?;
+    Ok(unfinished)
+}
+
+fn start_in_store(folder: &Folder, found: Found) -> Result<(), DataError> {
+    if folder.size(COMMITTED)?.is_some() {
+        let path = folder.shown("");
+        return Err(DataError::RunExists { path });
+    }
+    let names = folder.list()?;
+    let is_ours = names.iter().any(|name| name == UNFINISHED);
+    if let Some(example) = names.first().filter(|_| !is_ours) {
+        return Err(DataError::NotARun {
+            path: folder.shown(""),
+            example: example.clone(),
+        });
+    }
+    folder.write(UNFINISHED, NOTICE)?;
+    if is_ours && found == Found::Cleaned {
+        let mut others = names.iter().filter(|name| *name != UNFINISHED);
+        others.try_for_each(|name| folder.remove(name))?;
+    }
+    Ok(())
 }
 
 /// Checks that a folder is a committed run and that its files are those that were committed.
 ///
 /// # Errors
-/// [`DataError::NotCommitted`]; [`DataError::RunDamaged`], naming the first file that differs; [`DataError::Io`].
-pub fn verify(path: &Path) -> Result<Committed, DataError> {
+/// [`DataError::NotCommitted`]; [`DataError::RunDamaged`], naming the first file that differs; [`DataError::Io`],
+/// [`DataError::Store`].
+pub fn verify(folder: impl Into<Folder>) -> Result<Committed, DataError> {
+    let folder = folder.into();
     let damaged = |name: &str, reason: String| DataError::RunDamaged {
-        path: path.into(),
+        path: folder.shown(""),
         name: name.to_owned(),
         reason,
     };
-    let json = match fs::read(path.join(COMMITTED)) {
-        Ok(json) => json,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(DataError::NotCommitted { path: path.into() });
-        }
-        Err(error) => return Err(DataError::io("read", path.join(COMMITTED), error)),
+    let Some(json) = folder.read(COMMITTED)? else {
+        let path = folder.shown("");
+        return Err(DataError::NotCommitted { path });
     };
     let committed: Committed =
         serde_json::from_slice(&json).map_err(|error| damaged(COMMITTED, error.to_string()))?;
     for (name, expected) in &committed.files {
-        let file_path = checked_join(path, name)?;
-        let file = match File::open(&file_path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(damaged(name, "it is gone".to_owned()));
-            }
-            Err(error) => return Err(DataError::io("read", &file_path, error)),
+        let Some(found) = describe(&folder, name)? else {
+            return Err(damaged(name, "it is gone".to_owned()));
         };
-        let found = describe(&file).map_err(|error| DataError::io("read", &file_path, error))?;
         if found.size_bytes != expected.size_bytes {
             let (found, expected) = (found.size_bytes, expected.size_bytes);
             return Err(damaged(
@@ -182,71 +287,27 @@ pub fn verify(path: &Path) -> Result<Committed, DataError> {
     Ok(committed)
 }
 
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), DataError> {
-    publish(path, |file| {
-        file.write_all(bytes)
-            .map_err(|error| DataError::io("write", path, error))
-    })
-}
-
-/// Makes the file `path` of what `write` writes, whole or not at all: written under another name, made durable, then moved. A file
-/// that is there already is replaced; as every file of a run has one content, it does not matter who wrote it last.
-///
-/// # Errors
-/// [`DataError::DiskFull`], [`DataError::Io`]; what `write` returns.
-pub fn publish<E: From<DataError>>(
-    path: &Path,
-    write: impl FnOnce(&mut File) -> Result<(), E>,
-) -> Result<(), E> {
-    let failed = |error| E::from(DataError::io("write", path, error));
-    let folder = path.parent().unwrap_or(path);
-    fs::create_dir_all(folder).map_err(failed)?;
-    let mut builder = tempfile::Builder::new();
-    // A temporary file is private by default; results are as public as the folder they are in.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder
-        .prefix(".")
-        .suffix(".tmp")
-        .tempfile_in(folder)
-        .map_err(failed)?;
-    write(file.as_file_mut())?;
-    file.as_file().sync_all().map_err(failed)?;
-    file.persist(path).map_err(|error| failed(error.error))?;
-    sync_folder(folder).map_err(failed)
-}
-
-#[cfg(unix)]
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
-}
-
-#[cfg(not(unix))]
-fn sync_folder(_: &Path) -> io::Result<()> {
-    Ok(())
-}
-
-fn describe(mut file: &File) -> io::Result<CommittedFile> {
+/// Size and hash of a file, read bit by bit; none if it is gone.
+fn describe(folder: &Folder, name: &str) -> Result<Option<CommittedFile>, DataError> {
+    let Some(size_bytes) = folder.size(name)? else {
+        return Ok(None);
+    };
     let mut hasher = blake3::Hasher::new();
-    let size_bytes = io::copy(&mut file, &mut hasher)?;
-    Ok(CommittedFile {
+    let mut offset = 0;
+    while offset < size_bytes {
+        let n_bytes = (size_bytes - offset).min(REQUEST_BYTES);
+        hasher.update(&folder.read_range(name, offset, n_bytes as usize)?);
+        offset += n_bytes;
+    }
+    Ok(Some(CommittedFile {
         size_bytes,
         blake3: hasher.finalize().to_hex().to_string(),
-    })
+    }))
 }
 
-/// Only names below the folder, whatever a file that was read says.
-fn checked_join(folder: &Path, name: &str) -> Result<PathBuf, DataError> {
-    let relative = Path::new(name);
-    let is_inside = relative
-        .components()
-        .all(|part| matches!(part, Component::Normal(_)));
-    match is_inside && !name.is_empty() {
-        true => Ok(folder.join(relative)),
-        false => Err(DataError::BadName {
-            name: name.to_owned(),
-        }),
-    }
+/// Whether a file is what a run is about.
+fn is_result(name: &str) -> bool {
+    name != UNFINISHED && name != COMMITTED && name.split('/').next() != Some(WORK)
 }
 
 fn first_name(folder: &Path) -> io::Result<Option<String>> {
@@ -272,31 +333,6 @@ fn clean(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Names of all files below `folder` but the markers, with `/` between folders.
-fn file_names(folder: &Path) -> io::Result<Vec<String>> {
-    let mut names = Vec::new();
-    let mut folders = vec![(folder.to_owned(), String::new())];
-    while let Some((folder, prefix)) = folders.pop() {
-        for entry in fs::read_dir(folder)? {
-            let entry = entry?;
-            let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
-            match entry.file_type()?.is_dir() {
-                true => folders.push((entry.path(), format!("{name}/"))),
-                false => names.push(name),
-            }
-        }
-    }
-    names.retain(|name| name != UNFINISHED && name != COMMITTED);
-    Ok(names)
-}
-
-fn remove_if_there(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -307,7 +343,7 @@ mod tests {
         run.write_file("model.json", b"{}").unwrap();
         run.write_file("assignments/part-000000.parquet", b"PAR1")
             .unwrap();
-        fs::write(run.work_dir().join("scratch"), "x").unwrap();
+        run.work_dir().write("scratch", b"x").unwrap();
         run.commit().unwrap()
     }
 
@@ -412,21 +448,6 @@ mod tests {
         let refused = RunDir::create(&folder.path().join("file/run")).unwrap_err();
         assert!(matches!(refused, DataError::Unwritable { .. }), "{refused}");
         assert_eq!(refused.kind(), ErrorKind::Usage);
-    }
-
-    #[test]
-    fn a_file_whose_writing_fails_is_not_there() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("parts/part-000000.parquet");
-        let failed = publish(&path, |file| {
-            file.write_all(b"half").unwrap();
-            Err(DataError::NoInputs)
-        });
-        assert!(matches!(failed, Err(DataError::NoInputs)));
-        assert_eq!(
-            fs::read_dir(folder.path().join("parts")).unwrap().count(),
-            0
-        );
     }
 
     #[test]

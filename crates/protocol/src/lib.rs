@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clientele_data::Folder;
 use clientele_data::manifest::Manifest;
 use serde::{Deserialize, Serialize};
 
@@ -58,9 +59,11 @@ pub struct Job {
     /// Input, pinned.
     pub manifest: Arc<Manifest>,
     /// Where finished assignment parts belong.
-    pub assignments_dir: PathBuf,
+    pub assignments_dir: Folder,
     /// Where keyed intermediate files belong; gone when the run is committed.
-    pub work_dir: PathBuf,
+    pub work_dir: Folder,
+    /// A local folder for files that only this worker ever sees.
+    pub spill_dir: PathBuf,
 }
 
 /// A question about some parts.

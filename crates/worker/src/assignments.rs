@@ -1,15 +1,13 @@
 //! Assignment parts: one Parquet file a shard, the same bytes whoever writes it.
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::{ArrayRef, Float64Array, Int32Array, RecordBatch, UInt32Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use clientele_data::DataError;
 use clientele_data::ids::Ids;
 use clientele_data::manifest::ShardId;
+use clientele_data::{DataError, Folder, NewFile};
 use clientele_kmeans::exact::NearestTwo;
 use clientele_protocol::RowHashSum;
 use parquet::arrow::ArrowWriter;
@@ -18,39 +16,27 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 use parquet::schema::types::ColumnPath;
 
-/// Tells temporary files of one process apart.
-static N_WRITERS: AtomicU64 = AtomicU64::new(0);
-
-/// Writes one part under a temporary name; [`PartWriter::finish`] gives it its own.
+/// Writes one part; it appears, whole, with [`PartWriter::finish`].
 pub struct PartWriter {
-    temporary: PathBuf,
-    path: PathBuf,
+    dir: Folder,
+    spill_dir: PathBuf,
+    name: String,
     schema: Option<SchemaRef>,
-    writer: Option<ArrowWriter<File>>,
+    writer: Option<ArrowWriter<NewFile>>,
     grid_step: f64,
 }
 
 impl PartWriter {
-    /// A part for `shard` in `dir`, temporary in `work_dir`; distances are in units of `grid_step` times grid steps.
-    pub fn new(
-        dir: &Path,
-        work_dir: &Path,
-        shard: ShardId,
-        grid_step: f64,
-    ) -> Result<Self, DataError> {
-        std::fs::create_dir_all(dir).map_err(|e| DataError::io("create", dir, e))?;
-        let name = format!("part-{:05}.parquet", shard.0);
-        Ok(Self {
-            temporary: work_dir.join(format!(
-                "{name}.{}.{}",
-                std::process::id(),
-                N_WRITERS.fetch_add(1, Ordering::Relaxed)
-            )),
-            path: dir.join(name),
+    /// A part for `shard` in `dir`, on its way there in `spill_dir` if need be; distances are in units of `grid_step` times grid steps.
+    pub fn new(dir: Folder, spill_dir: PathBuf, shard: ShardId, grid_step: f64) -> Self {
+        Self {
+            dir,
+            spill_dir,
+            name: format!("part-{:05}.parquet", shard.0),
             schema: None,
             writer: None,
             grid_step,
-        })
+        }
     }
 
     /// Appends a block: `ids` of its rows as they lie in the input, `rows` of those on the grid, which are `source_rows` of `ids`
@@ -64,18 +50,16 @@ impl PartWriter {
         let batch = self
             .batch(ids, rows, source_rows)
             .map_err(|e| self.failed(e.into()))?;
-        if self.writer.is_none() {
-            let file = File::create(&self.temporary)
-                .map_err(|e| DataError::io("create", &self.temporary, e))?;
-            let writer = ArrowWriter::try_new(file, batch.schema(), Some(properties()))
-                .map_err(|e| self.failed(e))?;
-            self.writer = Some(writer);
-        }
-        if let Some(writer) = &mut self.writer {
-            writer
-                .write(&batch)
-                .map_err(|e| failed(&self.temporary, e))?;
-        }
+        let mut writer = match self.writer.take() {
+            Some(writer) => writer,
+            None => {
+                let file = self.dir.begin(&self.name, &self.spill_dir)?;
+                ArrowWriter::try_new(file, batch.schema(), Some(properties()))
+                    .map_err(|e| self.failed(e))?
+            }
+        };
+        writer.write(&batch).map_err(|e| self.failed(e))?;
+        self.writer = Some(writer);
         Ok(hash_rows(ids, rows, source_rows))
     }
 
@@ -84,11 +68,7 @@ impl PartWriter {
         let Some(writer) = self.writer.take() else {
             return Ok(());
         };
-        let file = writer.into_inner().map_err(|e| self.failed(e))?;
-        file.sync_all()
-            .map_err(|e| DataError::io("write", &self.temporary, e))?;
-        std::fs::rename(&self.temporary, &self.path)
-            .map_err(|e| DataError::io("rename", &self.temporary, e))
+        writer.into_inner().map_err(|e| self.failed(e))?.finish()
     }
 
     fn batch(
@@ -126,7 +106,15 @@ impl PartWriter {
     }
 
     fn failed(&self, error: ParquetError) -> DataError {
-        failed(&self.temporary, error)
+        // A full disk arrives wrapped; what the system said decides whether trying again makes sense.
+        let error = match error {
+            ParquetError::External(inner) => match inner.downcast::<std::io::Error>() {
+                Ok(io) => *io,
+                Err(other) => std::io::Error::other(other),
+            },
+            other => std::io::Error::other(other),
+        };
+        DataError::io("write", format!("{}/{}", self.dir, self.name), error)
     }
 }
 
@@ -175,18 +163,6 @@ fn properties() -> WriterProperties {
         })
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .build()
-}
-
-fn failed(path: &Path, error: ParquetError) -> DataError {
-    // A full disk arrives wrapped; what the system said decides whether trying again makes sense.
-    let error = match error {
-        ParquetError::External(inner) => match inner.downcast::<std::io::Error>() {
-            Ok(io) => *io,
-            Err(other) => std::io::Error::other(other),
-        },
-        other => std::io::Error::other(other),
-    };
-    DataError::io("write", path, error)
 }
 
 #[cfg(test)]

@@ -88,7 +88,7 @@ impl Worker {
         // Old labels only tell people how many rows moved, so they take what is cheap to give.
         let label_bytes = for_rows / 8;
         let store_bytes = usize::try_from(for_rows - label_bytes).unwrap_or(usize::MAX);
-        let store = BlockStore::new(store_bytes, &job.work_dir);
+        let store = BlockStore::new(store_bytes, &job.spill_dir);
         Ok(Self {
             engine: Engine::open(&options.engine)?,
             pool,

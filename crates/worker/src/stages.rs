@@ -14,7 +14,7 @@ use clientele_kmeans::relocate::FarthestRows;
 use clientele_kmeans::seeding::{Race, SeedRound, race_block};
 use clientele_kmeans::{Backend, Centroids, Partial};
 use clientele_protocol::{
-    Answer, CandidateId, FinalPartial, MARGIN_BINS, PartId, RelocateRequest, Stage, TaskError,
+    Answer, CandidateId, FinalPartial, Job, MARGIN_BINS, PartId, RelocateRequest, Stage, TaskError,
 };
 use rayon::prelude::*;
 
@@ -136,7 +136,12 @@ impl Worker {
                     },
                 )?;
                 if fingerprints {
-                    duplicates::write_fingerprints(&self.job.work_dir, *shard, ids)?;
+                    let Job {
+                        work_dir,
+                        spill_dir,
+                        ..
+                    } = &self.job;
+                    duplicates::write_fingerprints(work_dir, spill_dir, *shard, ids)?;
                 }
                 self.present
                     .lock()
@@ -305,11 +310,11 @@ impl Worker {
             .map(|f| transform.grid_range(f))
             .collect();
         let mut part = PartWriter::new(
-            &job.assignments_dir,
-            &job.work_dir,
+            job.assignments_dir.clone(),
+            job.spill_dir.clone(),
             shard,
             transform.grid_step(),
-        )?;
+        );
         let mut rows = Vec::new();
         read_ids(&job.manifest, shard, &mut |id, ids| {
             let grid = self.store.get(id)?;
