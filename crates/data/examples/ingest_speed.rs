@@ -39,7 +39,10 @@ fn main() -> Result<(), DataError> {
         })?;
         println!("  {n_rounds} reads, grid step {:e}", transform.grid_step());
         let budget_bytes = if flags.is_empty() { usize::MAX } else { 0 };
-        let store = BlockStore::new(budget_bytes, &std::env::temp_dir());
+        let store = BlockStore::new(
+            clientele_data::store::Budget::new(budget_bytes),
+            &std::env::temp_dir(),
+        );
         let total = timed("ingest", || fill(&manifest, &transform, &store))?;
         println!("  sum of squares {}", total.total_squares);
         let n_rows = timed("all blocks from the store", || count(&manifest, &store))?;

@@ -12,7 +12,7 @@ use crate::{DataError, Folder, threads};
 /// Fingerprints of one range, about: 32 MiB.
 const RANGE_ROWS: u64 = 1 << 21;
 /// Examples shown, at most.
-const MAX_EXAMPLES: usize = 5;
+pub const MAX_EXAMPLES: usize = 5;
 const WIDTH: usize = size_of::<Fingerprint>();
 const HEADER_BYTES: u64 = 8;
 

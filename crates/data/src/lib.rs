@@ -37,3 +37,10 @@ pub use location::Location;
 pub use manifest::{BlockId, Columns, Manifest, NullPolicy, ShardId, TableSpec};
 pub use schema::{ColumnType, NotNumeric};
 pub use stores::Stores;
+
+/// BLAKE3 of a value's JSON.
+fn hash_json(value: &impl serde::Serialize) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
+    serde_json::to_writer(&mut hasher, value).expect("plain structs of numbers and texts are JSON");
+    hasher.finalize()
+}

@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 
 use crate::read::{ColumnCounts, Projection, RawBlock};
 
-pub use digits::{Bucket, Digit};
+pub use digits::{Bucket, Digit, MAX_DIGIT_VALUES};
 pub use moments::{MomentGrid, Moments};
 pub use planner::StatsPlanner;
 
@@ -89,10 +89,15 @@ impl StatsPartial {
             histograms: vec![BTreeMap::new(); feature.digits.len()],
             ..FeatureStats::default()
         });
+        Self::from_parts(0, 0, features.collect())
+    }
+
+    /// What [`StatsPartial::n_rows`], [`StatsPartial::n_dropped`] and [`StatsPartial::features`] said elsewhere.
+    pub fn from_parts(n_rows: u64, n_dropped: u64, features: Vec<FeatureStats>) -> Self {
         Self {
-            n_rows: 0,
-            n_dropped: 0,
-            features: features.collect(),
+            n_rows,
+            n_dropped,
+            features,
             scratch: Scratch::default(),
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use clientele_kmeans::{Block, LANES};
@@ -12,13 +13,50 @@ use crate::ingest::GridBlock;
 use crate::manifest::BlockId;
 use crate::positioned::{read_exact_at, write_all_at};
 
+/// Memory for blocks, shared by the stores of one process.
+#[derive(Debug)]
+pub struct Budget {
+    limit_bytes: usize,
+    used_bytes: AtomicUsize,
+}
+
+impl Budget {
+    /// `limit_bytes` of memory.
+    pub fn new(limit_bytes: usize) -> Arc<Self> {
+        Arc::new(Self {
+            limit_bytes,
+            used_bytes: AtomicUsize::new(0),
+        })
+    }
+
+    /// Bytes that nobody has taken.
+    pub fn free_bytes(&self) -> usize {
+        self.limit_bytes
+            .saturating_sub(self.used_bytes.load(Ordering::Relaxed))
+    }
+
+    fn take(&self, n_bytes: usize) -> bool {
+        let taken = |used: usize| {
+            let used = used.checked_add(n_bytes)?;
+            (used <= self.limit_bytes).then_some(used)
+        };
+        self.used_bytes
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken)
+            .is_ok()
+    }
+
+    fn give_back(&self, n_bytes: usize) {
+        self.used_bytes.fetch_sub(n_bytes, Ordering::Relaxed);
+    }
+}
+
 /// Keeps blocks for as long as a run lasts; may be shared by many threads.
 ///
 /// What does not fit is written once to a file that has no name, so nothing is left behind whatever happens, and read with
 /// positioned reads: a mapped file would count as memory of the process.
 #[derive(Debug)]
 pub struct BlockStore {
-    budget_bytes: usize,
+    budget: Arc<Budget>,
     spill_dir: PathBuf,
     state: Mutex<State>,
 }
@@ -51,11 +89,11 @@ struct Spilled {
 }
 
 impl BlockStore {
-    /// Keeps up to `budget_bytes` of blocks in memory; the rest goes to a file in `spill_dir`, made when first needed.
-    pub fn new(budget_bytes: usize, spill_dir: &Path) -> Self {
+    /// Keeps blocks in memory while there is `budget`; the rest goes to a file in `spill_dir`, made when first needed.
+    pub fn new(budget: Arc<Budget>, spill_dir: &Path) -> Self {
         let state = Mutex::default();
         Self {
-            budget_bytes,
+            budget,
             spill_dir: spill_dir.into(),
             state,
         }
@@ -69,8 +107,8 @@ impl BlockStore {
         let size_bytes = block.size_bytes();
         {
             let mut state = self.lock();
-            state.remove(id);
-            if state.resident_bytes + size_bytes <= self.budget_bytes {
+            self.budget.give_back(state.remove(id));
+            if self.budget.take(size_bytes) {
                 state.resident_bytes += size_bytes;
                 state.slots.insert(id, Slot::Resident(Arc::new(block)));
                 return Ok(());
@@ -148,10 +186,20 @@ impl BlockStore {
 }
 
 impl State {
-    fn remove(&mut self, id: BlockId) {
-        if let Some(Slot::Resident(block)) = self.slots.remove(&id) {
-            self.resident_bytes -= block.size_bytes();
-        }
+    /// Forgets a block; the memory it took.
+    fn remove(&mut self, id: BlockId) -> usize {
+        let size_bytes = match self.slots.remove(&id) {
+            Some(Slot::Resident(block)) => block.size_bytes(),
+            _ => 0,
+        };
+        self.resident_bytes -= size_bytes;
+        size_bytes
+    }
+}
+
+impl Drop for BlockStore {
+    fn drop(&mut self) {
+        self.budget.give_back(self.lock().resident_bytes);
     }
 }
 
@@ -326,7 +374,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let blocks = blocks();
         for budget_bytes in [0, 500, usize::MAX] {
-            let store = BlockStore::new(budget_bytes, folder.path());
+            let store = BlockStore::new(Budget::new(budget_bytes), folder.path());
             for (id, block) in (0..).map(BlockId).zip(&blocks) {
                 store.insert(id, block.clone()).unwrap();
             }
@@ -352,7 +400,7 @@ mod tests {
     #[test]
     fn a_block_inserted_again_replaces_the_first_and_its_memory() {
         let folder = tempfile::tempdir().unwrap();
-        let store = BlockStore::new(1 << 20, folder.path());
+        let store = BlockStore::new(Budget::new(1 << 20), folder.path());
         store.insert(BlockId(1), block(1, 100, false)).unwrap();
         let bytes = store.resident_bytes();
         store.insert(BlockId(1), block(1, 100, false)).unwrap();
@@ -360,9 +408,28 @@ mod tests {
     }
 
     #[test]
+    fn stores_share_one_budget_and_give_back_what_they_took() {
+        let folder = tempfile::tempdir().unwrap();
+        let size_bytes = block(1, 100, false).size_bytes();
+        let budget = Budget::new(size_bytes);
+        let first = BlockStore::new(budget.clone(), folder.path());
+        let second = BlockStore::new(budget.clone(), folder.path());
+        first.insert(BlockId(1), block(1, 100, false)).unwrap();
+        second.insert(BlockId(1), block(1, 100, false)).unwrap();
+        assert_eq!(
+            (first.spilled_bytes() > 0, second.spilled_bytes() > 0),
+            (false, true)
+        );
+        drop(first);
+        assert_eq!(budget.free_bytes(), size_bytes);
+        second.insert(BlockId(2), block(2, 100, false)).unwrap();
+        assert_eq!(second.resident_bytes(), size_bytes);
+    }
+
+    #[test]
     fn one_flipped_bit_on_disk_is_noticed() {
         let folder = tempfile::tempdir().unwrap();
-        let store = BlockStore::new(0, folder.path());
+        let store = BlockStore::new(Budget::new(0), folder.path());
         store.insert(BlockId(4), block(4, 100, true)).unwrap();
         let file = store.lock().file.clone().unwrap();
         for offset in [0, 101, store.spilled_bytes() - 1] {
@@ -381,7 +448,7 @@ mod tests {
 
     #[test]
     fn a_block_that_is_not_there_is_an_error() {
-        let store = BlockStore::new(0, Path::new("."));
+        let store = BlockStore::new(Budget::new(0), Path::new("."));
         assert!(matches!(
             store.get(BlockId(9)),
             Err(DataError::Unknown { id: 9, .. })
@@ -391,7 +458,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn a_full_disk_is_said_to_be_full() {
-        let store = BlockStore::new(0, Path::new("/tmp"));
+        let store = BlockStore::new(Budget::new(0), Path::new("/tmp"));
         let full = File::options()
             .read(true)
             .write(true)

@@ -127,6 +127,11 @@ const HALF_RANGE_STEPS: f64 = (GRID_LIMIT - 2) as f64;
 const SMALLEST_EXPONENT: i32 = -1_000;
 
 impl Transform {
+    /// BLAKE3 of its JSON: what tells two transforms apart.
+    pub fn hash(&self) -> blake3::Hash {
+        crate::hash_json(self)
+    }
+
     /// Chooses the grid: the smallest power-of-two step at which the widest feature fits.
     pub(crate) fn freeze(kind: TransformKind, summaries: Vec<Summary>) -> Self {
         let mut warnings = Vec::new();

@@ -99,6 +99,11 @@ impl FarthestRows {
         far
     }
 
+    /// Positions kept, at most.
+    pub fn limit(&self) -> usize {
+        self.best.limit()
+    }
+
     /// Considers one row.
     pub fn offer(&mut self, far: FarRow<'_>) {
         if far.d2 > 0 {

@@ -14,7 +14,7 @@ use crate::{Histograms, Stage};
 pub const MARGIN_BINS: usize = 20;
 
 /// The answer to a [`Stage`], over some of its parts.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Answer {
     /// To [`Stage::Statistics`].
     Statistics(Box<StatsPartial>),
@@ -35,7 +35,7 @@ pub enum Answer {
 }
 
 /// What the final pass tells of the rows it labelled.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FinalPartial {
     /// [n_clusters] rows.
     pub sizes: Vec<u64>,
@@ -94,11 +94,7 @@ pub struct RowHashSum([u64; 4]);
 impl RowHashSum {
     /// Adds one row's hash.
     pub fn add(&mut self, hash: &blake3::Hash) {
-        let mut words = [0; 4];
-        for (word, bytes) in words.iter_mut().zip(hash.as_bytes().chunks_exact(8)) {
-            *word = u64::from_le_bytes(bytes.try_into().expect("chunks of eight"));
-        }
-        self.merge(&Self(words));
+        self.merge(&Self::from_le_bytes(*hash.as_bytes()));
     }
 
     /// Adds another sum.
@@ -110,6 +106,24 @@ impl RowHashSum {
             *a = sum;
             carry = first || second;
         }
+    }
+
+    /// The sum as 32 bytes, least significant first.
+    pub fn to_le_bytes(&self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        for (bytes, word) in bytes.chunks_exact_mut(8).zip(&self.0) {
+            bytes.copy_from_slice(&word.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// What [`RowHashSum::to_le_bytes`] gave.
+    pub fn from_le_bytes(bytes: [u8; 32]) -> Self {
+        let mut words = [0; 4];
+        for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(8)) {
+            *word = u64::from_le_bytes(bytes.try_into().expect("chunks of eight"));
+        }
+        Self(words)
     }
 
     /// 64 hexadecimal digits, most significant first.

@@ -11,7 +11,7 @@ use crate::{PartId, Reply, RunKey, StageSeq, TaskError, WorkerId};
 pub type Digest = blake3::Hash;
 
 /// What a worker says.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum WorkerMessage {
     /// First of all.
     Registration(Registration),
@@ -36,7 +36,7 @@ pub enum WorkerMessage {
 }
 
 /// What the coordinator says.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum CoordinatorMessage {
     /// The registration is accepted.
     Welcome {

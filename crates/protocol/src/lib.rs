@@ -80,7 +80,7 @@ pub struct Task {
 }
 
 /// The answer to a [`Task`].
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Reply {
     /// As asked.
     pub key: RunKey,

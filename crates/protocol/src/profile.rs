@@ -21,14 +21,34 @@ pub fn profile_bins(n_clusters: usize, n_features: usize) -> usize {
 impl Histograms {
     /// No rows seen yet.
     pub fn zero(n_clusters: usize, n_features: usize) -> Self {
+        let len = n_clusters * n_features * profile_bins(n_clusters, n_features);
+        Self::from_raw(n_clusters, n_features, vec![0; len], vec![0; len])
+    }
+
+    /// Histograms from their counts and sums, each [n_clusters x n_features x n_bins]: what [`Histograms::raw`] gave.
+    ///
+    /// # Panics
+    /// When a length is another one.
+    pub fn from_raw(
+        n_clusters: usize,
+        n_features: usize,
+        counts: Vec<u64>,
+        sums: Vec<i64>,
+    ) -> Self {
         let n_bins = profile_bins(n_clusters, n_features);
         let len = n_clusters * n_features * n_bins;
+        assert_eq!((counts.len(), sums.len()), (len, len), "a bin each");
         Self {
             n_features,
             n_bins,
-            counts: vec![0; len],
-            sums: vec![0; len],
+            counts,
+            sums,
         }
+    }
+
+    /// Features of each cluster.
+    pub fn n_features(&self) -> usize {
+        self.n_features
     }
 
     /// Bins a feature.
@@ -64,7 +84,7 @@ impl Histograms {
         &self.counts[(cluster_idx * self.n_features + feature_idx) * self.n_bins..][..self.n_bins]
     }
 
-    /// All counts and sums, for digests.
+    /// [n_clusters x n_features x n_bins] all counts and sums, for digests and the wire.
     pub fn raw(&self) -> (&[u64], &[i64]) {
         (&self.counts, &self.sums)
     }

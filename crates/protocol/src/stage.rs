@@ -12,7 +12,7 @@ use clientele_kmeans::seeding::SeedRound;
 pub struct CandidateId(pub u32);
 
 /// What to do with each part. Every stage that touches rows is asked, leased and re-leased in the same way.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Stage {
     /// One round of column statistics over the source.
     Statistics(StatsRequest),
@@ -70,7 +70,7 @@ pub enum Stage {
 }
 
 /// Asks for the rows farthest from their centroid.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RelocateRequest {
     /// For whom.
     pub candidate: CandidateId,

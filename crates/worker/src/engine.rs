@@ -79,6 +79,12 @@ impl Engine {
         })
     }
 
+    /// What computes, for people: the GPU first, if there is one.
+    pub fn devices(&self) -> Vec<String> {
+        let gpu = self.gpu.as_ref().map(GpuBackend::name);
+        gpu.into_iter().chain([self.cpu.name()]).collect()
+    }
+
     /// The CPU's kernels, for what is settled there in any case.
     pub fn cpu(&self) -> &CpuBackend {
         &self.cpu

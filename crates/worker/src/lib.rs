@@ -7,16 +7,14 @@ mod assignments;
 mod engine;
 mod in_process;
 mod labels;
+mod rows;
 mod stages;
 
-use std::collections::HashSet;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use clientele_data::manifest::ShardId;
-use clientele_data::store::BlockStore;
 use clientele_gpu::OpenError;
-use clientele_kmeans::BLOCK_ROWS;
 use clientele_protocol::{Job, Reply, Task};
 
 pub use engine::{BackendChoice, EngineOptions};
@@ -25,12 +23,10 @@ use engine::Engine;
 pub use in_process::InProcess;
 
 use labels::LabelCache;
+use rows::{Residents, Rows};
 
-/// Memory that a process needs before it holds its first block.
-const BASE_BYTES: u64 = 96 << 20;
-
-/// Blocks' worth of memory that a thread works with while it decodes, places and computes.
-const BLOCKS_A_THREAD: u64 = 6;
+/// The part of the memory for rows that old labels may take.
+const LABEL_SHARE: u64 = 8;
 
 /// What a worker may use.
 #[derive(Debug, Clone)]
@@ -59,57 +55,99 @@ pub enum WorkerError {
     },
 }
 
-/// One worker, for one job.
-pub struct Worker {
-    job: Job,
+/// Processors and memory of one worker, shared by all its jobs.
+pub struct Resources {
     engine: Engine,
     pool: rayon::ThreadPool,
-    store: BlockStore,
-    /// Shards whose blocks are in the store.
-    present: Mutex<HashSet<ShardId>>,
-    labels: LabelCache,
+    n_threads: usize,
+    /// What blocks, labels and working memory may take.
+    memory_bytes: u64,
+    rows: Residents,
 }
 
-impl Worker {
-    /// Opens processors and the block store.
+impl Resources {
+    /// Opens processors.
     ///
     /// # Errors
     /// [`WorkerError`].
-    pub fn new(job: Job, options: &WorkerOptions) -> Result<Self, WorkerError> {
+    pub fn open(options: &WorkerOptions) -> Result<Arc<Self>, WorkerError> {
         let n_threads = options.n_threads.max(1);
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(n_threads)
             .thread_name(|nth| format!("worker-{nth}"))
             .build()
             .map_err(|source| WorkerError::Threads { n_threads, source })?;
-        let block_bytes = (BLOCK_ROWS * (job.manifest.n_features() + 4) * size_of::<f32>()) as u64;
-        let working_bytes = BASE_BYTES + BLOCKS_A_THREAD * block_bytes * n_threads as u64;
-        let for_rows = options.memory_bytes.saturating_sub(working_bytes);
-        // Old labels only tell people how many rows moved, so they take what is cheap to give.
-        let label_bytes = for_rows / 8;
-        let store_bytes = usize::try_from(for_rows - label_bytes).unwrap_or(usize::MAX);
-        let store = BlockStore::new(store_bytes, &job.spill_dir);
-        Ok(Self {
+        Ok(Arc::new(Self {
             engine: Engine::open(&options.engine)?,
             pool,
-            store,
-            present: Mutex::new(HashSet::new()),
-            labels: LabelCache::new(label_bytes),
+            n_threads,
+            memory_bytes: options.memory_bytes,
+            rows: Residents::new(options.memory_bytes),
+        }))
+    }
+
+    /// What computes, for people.
+    pub fn devices(&self) -> Vec<String> {
+        self.engine.devices()
+    }
+
+    /// Resident memory in all, in bytes.
+    pub fn memory_bytes(&self) -> u64 {
+        self.memory_bytes
+    }
+
+    /// Threads for decoding and CPU kernels.
+    pub fn n_threads(&self) -> usize {
+        self.n_threads
+    }
+}
+
+/// One worker, for one job.
+pub struct Worker {
+    job: Job,
+    resources: Arc<Resources>,
+    /// The rows on the grid, once there is a transform.
+    rows: Mutex<Option<Arc<Rows>>>,
+    labels: LabelCache,
+}
+
+impl Worker {
+    /// A worker for `job`; it computes with `resources`, as those of other jobs do.
+    pub fn new(job: Job, resources: Arc<Resources>) -> Self {
+        let n_features = job.manifest.n_features();
+        let for_rows = resources.rows.admit(n_features, resources.n_threads);
+        Self {
             job,
-        })
+            // Old labels only tell people how many rows moved, so they take what is cheap to give.
+            labels: LabelCache::new(for_rows / LABEL_SHARE),
+            resources,
+            rows: Mutex::new(None),
+        }
+    }
+
+    /// The job.
+    pub fn job(&self) -> &Job {
+        &self.job
+    }
+
+    /// Shards whose rows are on the grid here.
+    pub fn resident(&self) -> Vec<ShardId> {
+        let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        rows.as_ref().map(|rows| rows.shards()).unwrap_or_default()
     }
 
     /// Answers a task; never panics on data.
     pub fn run(&self, task: &Task) -> Reply {
+        let Resources { engine, pool, .. } = &*self.resources;
         let started = Instant::now();
-        let body = self.pool.install(|| self.answer(&task.stage, &task.parts));
+        let body = pool.install(|| self.answer(&task.stage, &task.parts));
         Reply {
             key: task.key.clone(),
             seq: task.seq,
             parts: task.parts.clone(),
             body,
-            ran: self.engine.take_ran(),
-            n_rescued: self.engine.take_rescued(),
+            ran: engine.take_ran(),
+            n_rescued: engine.take_rescued(),
             elapsed: started.elapsed(),
         }
     }

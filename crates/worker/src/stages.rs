@@ -1,6 +1,6 @@
 //! The answer to each question: parts in parallel, then their sum.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use clientele_data::DataError;
 use clientele_data::duplicates;
@@ -20,6 +20,14 @@ use rayon::prelude::*;
 
 use crate::Worker;
 use crate::assignments::{PartWriter, margin};
+use crate::rows::{Rows, RowsKey};
+
+/// Blocks to compute on.
+struct Blocks {
+    ids: Vec<BlockId>,
+    /// Where they are.
+    rows: Arc<Rows>,
+}
 
 impl Worker {
     pub(crate) fn answer(&self, stage: &Stage, parts: &[PartId]) -> Result<Answer, TaskError> {
@@ -57,8 +65,8 @@ impl Worker {
                 centroids,
             } => {
                 self.labels.clear();
-                self.blocks(&shards, transform)?;
-                Answer::Final(Box::new(self.finish(&shards, transform, centroids)?))
+                let rows = self.blocks(&shards, transform)?.rows;
+                Answer::Final(Box::new(self.finish(&shards, &rows, transform, centroids)?))
             }
         })
     }
@@ -116,77 +124,119 @@ impl Worker {
         fingerprints: bool,
     ) -> Result<IngestPartial, DataError> {
         let zero = || IngestPartial::zero(transform.n_features());
-        let manifest = &self.job.manifest;
+        let rows = self.rows(transform)?;
         shards
             .par_iter()
-            .map(|shard| {
-                let mut partial = zero();
-                let mut ids = Vec::new();
-                read_shard(
-                    manifest,
-                    *shard,
-                    &Projection::all(manifest),
-                    &mut |raw: &mut RawBlock| {
-                        let id = raw.id;
-                        if fingerprints {
-                            ids.extend_from_slice(&raw.ids);
-                        }
-                        let grid = ingest(raw, transform, &mut partial)?;
-                        self.store.insert(id, grid)
-                    },
-                )?;
-                if fingerprints {
-                    let Job {
-                        work_dir,
-                        spill_dir,
-                        ..
-                    } = &self.job;
-                    duplicates::write_fingerprints(work_dir, spill_dir, *shard, ids)?;
-                }
-                self.present
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .insert(*shard);
-                Ok(partial)
-            })
+            .map(|shard| self.ingest_shard(*shard, transform, fingerprints, &rows))
             .try_reduce(zero, |mut a, b| {
                 a.merge(&b);
                 Ok(a)
             })
     }
 
-    /// The blocks of `shards`, all of them in the store: what another worker has ingested, or a lost one had, is ingested here.
-    fn blocks(&self, shards: &[ShardId], transform: &Transform) -> Result<Vec<BlockId>, DataError> {
-        let missing: Vec<ShardId> = {
-            let present = self.present.lock().unwrap_or_else(PoisonError::into_inner);
-            shards
-                .iter()
-                .filter(|shard| !present.contains(shard))
-                .copied()
-                .collect()
+    fn ingest_shard(
+        &self,
+        shard: ShardId,
+        transform: &Transform,
+        fingerprints: bool,
+        rows: &Rows,
+    ) -> Result<IngestPartial, DataError> {
+        let manifest = &self.job.manifest;
+        let known = rows.counted(shard);
+        if let Some(counted) = &known
+            && !fingerprints
+        {
+            return Ok(counted.clone());
+        }
+        let projection = match known {
+            // An earlier job has left the rows here; only their ids are wanted.
+            Some(_) => Projection {
+                features: vec![false; manifest.n_features()],
+                ids: true,
+                value: false,
+            },
+            None => Projection::all(manifest),
         };
-        self.ingest(&missing, transform, false)?;
-        Ok(shards
-            .iter()
-            .flat_map(|shard| self.job.manifest.shard_blocks(*shard))
-            .collect())
+        let mut counted = IngestPartial::zero(transform.n_features());
+        let mut ids = Vec::new();
+        read_shard(manifest, shard, &projection, &mut |raw: &mut RawBlock| {
+            let id = raw.id;
+            if fingerprints {
+                ids.extend_from_slice(&raw.ids);
+            }
+            if known.is_some() {
+                return Ok(());
+            }
+            let grid = ingest(raw, transform, &mut counted)?;
+            rows.store.insert(id, grid)
+        })?;
+        if fingerprints {
+            let Job {
+                work_dir,
+                spill_dir,
+                ..
+            } = &self.job;
+            duplicates::write_fingerprints(work_dir, spill_dir, shard, ids)?;
+        }
+        let counted = known.unwrap_or(counted);
+        rows.note(shard, counted.clone());
+        Ok(counted)
     }
 
-    fn seed(&self, blocks: &[BlockId], round: &SeedRound) -> Result<Race, DataError> {
+    /// The rows of this job by `transform`, as far as they are here.
+    fn rows(&self, transform: &Transform) -> Result<Arc<Rows>, DataError> {
+        let mut held = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(rows) = &*held {
+            return Ok(rows.clone());
+        }
+        let key = RowsKey {
+            input: self.job.manifest.hash(),
+            transform: transform.hash(),
+        };
+        let manifest = &self.job.manifest;
+        let row_bytes = (manifest.n_features() + 4) * size_of::<f32>();
+        let wanted = usize::try_from(manifest.n_rows()).unwrap_or(usize::MAX);
+        let rows =
+            self.resources
+                .rows
+                .get(&key, wanted.saturating_mul(row_bytes), &self.job.spill_dir);
+        Ok(held.insert(rows).clone())
+    }
+
+    /// The blocks of `shards`, all of them in the store: what another worker has ingested, or a lost one had, is ingested here.
+    fn blocks(&self, shards: &[ShardId], transform: &Transform) -> Result<Blocks, DataError> {
+        let rows = self.rows(transform)?;
+        let missing: Vec<ShardId> = shards
+            .iter()
+            .filter(|shard| !rows.has(**shard))
+            .copied()
+            .collect();
+        self.ingest(&missing, transform, false)?;
+        let ids = shards
+            .iter()
+            .flat_map(|shard| self.job.manifest.shard_blocks(*shard));
+        Ok(Blocks {
+            ids: ids.collect(),
+            rows,
+        })
+    }
+
+    fn seed(&self, blocks: &Blocks, round: &SeedRound) -> Result<Race, DataError> {
         self.over_blocks(
             blocks,
             || Race::new(round.limit),
-            |_, grid| race_block(self.engine.cpu(), &grid.block, round),
+            |_, grid| race_block(self.resources.engine.cpu(), &grid.block, round),
             |a, b| a.merge(b),
         )
     }
 
-    fn weigh(&self, blocks: &[BlockId], candidates: &Centroids) -> Result<Vec<u64>, DataError> {
+    fn weigh(&self, blocks: &Blocks, candidates: &Centroids) -> Result<Vec<u64>, DataError> {
         let count = |_, grid: &GridBlock| {
-            let partials =
-                self.engine
-                    .cpu()
-                    .pass(&grid.block, std::slice::from_ref(candidates), None);
+            let partials = self.resources.engine.cpu().pass(
+                &grid.block,
+                std::slice::from_ref(candidates),
+                None,
+            );
             partials
                 .map(|mut partials| partials.remove(0).counts)
                 .expect("the CPU always answers")
@@ -201,25 +251,29 @@ impl Worker {
 
     fn pass(
         &self,
-        blocks: &[BlockId],
+        blocks: &Blocks,
         ids: &[CandidateId],
         centroids: &[Centroids],
     ) -> Result<Vec<Partial>, DataError> {
         let n_rows: u64 = blocks
+            .ids
             .iter()
             .map(|id| self.job.manifest.blocks()[id.0 as usize].n_rows as u64)
             .sum();
         // Reading labels back from a GPU would cost more than knowing how many rows moved is worth.
-        let keeps_labels = !self.engine.is_gpu() && self.labels.fits(n_rows, ids.len());
+        let keeps_labels = !self.resources.engine.is_gpu() && self.labels.fits(n_rows, ids.len());
         if !keeps_labels {
             self.labels.clear();
         }
         let pass = |id, grid: &GridBlock| {
             if !keeps_labels {
-                return self.engine.pass(&grid.block, centroids, None);
+                return self.resources.engine.pass(&grid.block, centroids, None);
             }
             let mut labels = self.labels.take(id, ids);
-            let partials = self.engine.pass(&grid.block, centroids, Some(&mut labels));
+            let partials = self
+                .resources
+                .engine
+                .pass(&grid.block, centroids, Some(&mut labels));
             self.labels.put(id, ids, labels);
             partials
         };
@@ -236,14 +290,19 @@ impl Worker {
 
     fn relocate(
         &self,
-        blocks: &[BlockId],
+        blocks: &Blocks,
         requests: &[RelocateRequest],
     ) -> Result<Vec<FarthestRows>, DataError> {
         let farthest = |_, grid: &GridBlock| -> Vec<FarthestRows> {
             requests
                 .iter()
                 .map(|r| {
-                    FarthestRows::of_block(self.engine.cpu(), &grid.block, &r.centroids, r.limit)
+                    FarthestRows::of_block(
+                        self.resources.engine.cpu(),
+                        &grid.block,
+                        &r.centroids,
+                        r.limit,
+                    )
                 })
                 .collect()
         };
@@ -261,14 +320,15 @@ impl Worker {
     /// Computes something for each block and adds it up, in parallel and in any order.
     fn over_blocks<T: Send>(
         &self,
-        blocks: &[BlockId],
+        blocks: &Blocks,
         zero: impl Fn() -> T + Sync + Send,
         of_block: impl Fn(BlockId, &GridBlock) -> T + Sync,
         merge: impl Fn(&mut T, T) + Sync + Send,
     ) -> Result<T, DataError> {
         blocks
+            .ids
             .par_iter()
-            .map(|id| Ok(of_block(*id, &*self.store.get(*id)?)))
+            .map(|id| Ok(of_block(*id, &*blocks.rows.store.get(*id)?)))
             .try_reduce(&zero, |mut a, b| {
                 merge(&mut a, b);
                 Ok(a)
@@ -279,6 +339,7 @@ impl Worker {
     fn finish(
         &self,
         shards: &[ShardId],
+        rows: &Rows,
         transform: &Transform,
         centroids: &Centroids,
     ) -> Result<FinalPartial, DataError> {
@@ -289,7 +350,7 @@ impl Worker {
             .par_iter()
             .map(|shard| {
                 let mut partial = zero();
-                self.finish_shard(*shard, transform, centroids, &mut partial)?;
+                self.finish_shard(*shard, rows, transform, centroids, &mut partial)?;
                 Ok(partial)
             })
             .try_reduce(zero, |mut a, b| {
@@ -301,6 +362,7 @@ impl Worker {
     fn finish_shard(
         &self,
         shard: ShardId,
+        held: &Rows,
         transform: &Transform,
         centroids: &Centroids,
         partial: &mut FinalPartial,
@@ -317,7 +379,7 @@ impl Worker {
         );
         let mut rows = Vec::new();
         read_ids(&job.manifest, shard, &mut |id, ids| {
-            let grid = self.store.get(id)?;
+            let grid = held.store.get(id)?;
             nearest_two_in_block(&grid.block, centroids, &mut rows);
             add_rows(partial, &grid, &rows, &ranges);
             let hashes = part.write(&ids, &rows, grid.source_rows.as_deref())?;

@@ -8,6 +8,9 @@ const DIGIT_BITS: [u32; 4] = [18, 17, 15, 14];
 
 pub(super) const FIRST_DIGIT_BITS: u32 = DIGIT_BITS[0];
 
+/// Distinct values of a digit, at most: those of the first one.
+pub const MAX_DIGIT_VALUES: u32 = 1 << FIRST_DIGIT_BITS;
+
 /// The bits of `x` as an integer in the order of the floats; both zeros are one. `x` is no NaN.
 #[inline]
 pub(super) fn ordered_bits(x: f64) -> u64 {
@@ -38,6 +41,23 @@ impl Digit {
         prefix: 0,
         n_above: 0,
     };
+
+    /// The digit below `n_above` others that are `prefix`, right-aligned; `None` where there is no such digit.
+    pub fn from_parts(prefix: u64, n_above: usize) -> Option<Self> {
+        let bits_above: u32 = DIGIT_BITS.get(..n_above)?.iter().sum();
+        let exists = n_above < DIGIT_BITS.len() && prefix >> bits_above == 0;
+        exists.then_some(Self { prefix, n_above })
+    }
+
+    /// The bits above, right-aligned.
+    pub fn prefix(self) -> u64 {
+        self.prefix
+    }
+
+    /// How many digits they are.
+    pub fn n_above(self) -> usize {
+        self.n_above
+    }
 
     pub(super) fn is_first(self) -> bool {
         self.n_above == 0

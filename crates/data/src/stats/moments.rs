@@ -30,6 +30,30 @@ impl MomentGrid {
         }
     }
 
+    /// The same grid again from what [`MomentGrid::shape`], [`MomentGrid::clip_low`] and [`MomentGrid::clip_high`] said; `None`
+    /// where the shaped range is not one of finite numbers.
+    pub fn from_parts(shape: Shape, clip_low: f64, clip_high: f64) -> Option<Self> {
+        let is_range = clip_low <= clip_high
+            && [clip_low, clip_high].map(|x| x.is_finite() && shape.apply(x).is_finite())
+                == [true; 2];
+        is_range.then(|| Self::new(shape, clip_low, clip_high))
+    }
+
+    /// What happens to clipped values.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// Lowest raw value.
+    pub fn clip_low(&self) -> f64 {
+        self.clip_low
+    }
+
+    /// Highest raw value.
+    pub fn clip_high(&self) -> f64 {
+        self.clip_high
+    }
+
     #[inline]
     fn steps(&self, x: f64, steps_per_unit: f64) -> i64 {
         let x = if x < self.clip_low { self.clip_low } else { x };
