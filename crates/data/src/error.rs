@@ -35,6 +35,21 @@ impl ErrorKind {
     pub fn exit_code(self) -> u8 {
         self as u8
     }
+
+    /// The class of an exit code.
+    pub fn from_exit_code(code: u8) -> Option<Self> {
+        let all = [
+            Self::Bug,
+            Self::Usage,
+            Self::Input,
+            Self::Changed,
+            Self::Transient,
+            Self::Conflict,
+            Self::Limit,
+            Self::Auth,
+        ];
+        all.into_iter().find(|kind| kind.exit_code() == code)
+    }
 }
 
 /// Why a file is not one of ours to read.

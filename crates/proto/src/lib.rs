@@ -6,11 +6,13 @@
 
 mod answer;
 mod check;
+pub mod connection;
 mod error;
 mod frames;
 mod jobs;
 mod messages;
 mod stage;
+pub mod security;
 pub mod status;
 mod transform;
 mod wide;
@@ -20,11 +22,11 @@ pub use check::run_name;
 pub use error::WireError;
 pub use frames::{Assembler, FRAME_BYTES, MAX_MESSAGE_BYTES, frames};
 pub use messages::{
+    decode_record, encode_record,
     decode_coordinator_message, decode_worker_message, encode_coordinator_message,
     encode_worker_message,
 };
 pub use stage::{decode_stage, encode_stage};
-pub use transform::transform_hash;
 
 /// Generated; documented in `proto/clientele/v1`.
 #[allow(
@@ -38,8 +40,3 @@ pub mod v1 {
 
 /// The encoded descriptors of everything in `proto/`, for reflection and for tests.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
-
-/// Placeholder.
-pub fn answer_digest(_: &clientele_protocol::Answer) -> blake3::Hash {
-    blake3::hash(&[])
-}

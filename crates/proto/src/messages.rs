@@ -42,6 +42,19 @@ pub fn decode_coordinator_message(bytes: &[u8]) -> Result<CoordinatorMessage, Wi
     check::decode::<v1::CoordinatorMessage>("CoordinatorMessage", bytes)?.try_into()
 }
 
+/// Encodes what a stage has come to, for the log of a run: an answer over all its parts.
+pub fn encode_record(record: &Reply) -> Vec<u8> {
+    reply_to_wire(record, &Digest::from_bytes([0; blake3::OUT_LEN])).encode_to_vec()
+}
+
+/// Decodes what [`encode_record`] has written.
+///
+/// # Errors
+/// [`WireError`] when these are other bytes.
+pub fn decode_record(bytes: &[u8]) -> Result<Reply, WireError> {
+    check::decode::<v1::Reply>("Reply", bytes)?.try_into()
+}
+
 impl From<&WorkerMessage> for v1::WorkerMessage {
     fn from(message: &WorkerMessage) -> Self {
         let message = match message {
@@ -49,9 +62,13 @@ impl From<&WorkerMessage> for v1::WorkerMessage {
                 FromWorker::Registration(registration.into())
             }
             WorkerMessage::Heartbeat => FromWorker::Heartbeat(v1::Heartbeat {}),
-            WorkerMessage::RunOpened { key, error } => FromWorker::RunOpened(v1::RunOpened {
+            WorkerMessage::RunOpened { key, resident } => FromWorker::RunOpened(v1::RunOpened {
                 key: Some(key.into()),
-                error: error.as_ref().map(Into::into),
+                error: resident.as_ref().err().map(Into::into),
+                resident: match resident {
+                    Ok(parts) => parts.iter().map(|part| part.0).collect(),
+                    Err(_) => Vec::new(),
+                },
             }),
             WorkerMessage::Reply { reply, stage_hash } => {
                 FromWorker::Reply(reply_to_wire(reply, stage_hash))
@@ -71,9 +88,16 @@ impl TryFrom<v1::WorkerMessage> for WorkerMessage {
         Ok(match required("message", message.message)? {
             FromWorker::Registration(registration) => Self::Registration(registration.into()),
             FromWorker::Heartbeat(v1::Heartbeat {}) => Self::Heartbeat,
-            FromWorker::RunOpened(v1::RunOpened { key, error }) => Self::RunOpened {
+            FromWorker::RunOpened(v1::RunOpened {
+                key,
+                error,
+                resident,
+            }) => Self::RunOpened {
                 key: run_key(key)?,
-                error: error.map(TryInto::try_into).transpose()?,
+                resident: match error {
+                    None => Ok(resident.into_iter().map(PartId).collect()),
+                    Some(error) => Err(error.try_into()?),
+                },
             },
             FromWorker::Reply(reply) => Self::Reply {
                 stage_hash: check::digest("stage_hash", &reply.stage_hash)?,

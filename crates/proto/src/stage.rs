@@ -11,7 +11,6 @@ use clientele_protocol::{CandidateId, MAX_PASS_VALUES, RelocateRequest, Stage};
 use prost::Message;
 
 use crate::check::{self, required, wire_size};
-use crate::transform::transform_hash;
 use crate::v1::stage::Question;
 use crate::{WireError, v1};
 
@@ -127,7 +126,7 @@ pub(crate) fn limit(limit: u32) -> Result<usize, WireError> {
 impl From<&Stage> for v1::Stage {
     fn from(stage: &Stage) -> Self {
         let transform_hash = stage.transform().map_or_else(Vec::new, |transform| {
-            transform_hash(transform).as_bytes().to_vec()
+            transform.hash().as_bytes().to_vec()
         });
         let question = match stage {
             Stage::Statistics(request) => Question::Statistics(request.into()),

@@ -2,14 +2,8 @@
 
 use clientele_data::transform::{FeatureTransform, Transform};
 use clientele_kmeans::GRID_LIMIT;
-use clientele_protocol::cluster::Digest;
 
 use crate::{WireError, check};
-
-/// The name that stages use: BLAKE3 of the transform's JSON.
-pub fn transform_hash(transform: &Transform) -> Digest {
-    blake3::hash(&encode(transform))
-}
 
 pub(crate) fn encode(transform: &Transform) -> Vec<u8> {
     serde_json::to_vec(transform).expect("a transform is numbers and texts")
@@ -33,6 +27,7 @@ pub(crate) fn decode(json: &[u8]) -> Result<Transform, WireError> {
     {
         return Err(refused(format!("feature {feature_idx} leaves the grid")));
     }
+    // Only what we write has the hash that we know it by.
     match encode(&transform) == json {
         true => Ok(transform),
         false => Err(refused(

@@ -366,7 +366,7 @@ impl Core {
         };
         let mut messages = Vec::new();
         if let Some(transform) = task.stage.transform() {
-            let hash = clientele_proto::transform_hash(transform);
+            let hash = transform.hash();
             if connection.transforms.insert((run.clone(), hash)) {
                 messages.push(CoordinatorMessage::Transform {
                     key: task.key.clone(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clientele_data::ErrorKind;
-use clientele_proto::to_status;
+use clientele_proto::status::from_error as to_status;
 use clientele_proto::v1;
 use clientele_protocol::TaskError;
 use clientele_protocol::jobs::{FitJob, JobStatus};

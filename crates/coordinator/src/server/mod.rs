@@ -8,10 +8,11 @@ mod runs;
 
 use std::sync::Arc;
 
-use clientele_data::folder::Folder;
-use clientele_data::stores::Stores;
+use clientele_data::{Folder, Stores};
 use clientele_proto::security::ServerSecurity;
-use clientele_proto::v1;
+use clientele_proto::connection::MAX_MESSAGE_BYTES;
+use clientele_proto::v1::jobs_service_server::JobsServiceServer;
+use clientele_proto::v1::work_service_server::WorkServiceServer;
 use clientele_protocol::TaskError;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
@@ -104,10 +105,10 @@ where
     };
     let (health, health_service) = tonic_health::server::health_reporter();
     health
-        .set_serving::<v1::jobs_service_server::JobsServiceServer<JobsServer>>()
+        .set_serving::<JobsServiceServer<JobsServer>>()
         .await;
     health
-        .set_serving::<v1::work_service_server::WorkServiceServer<WorkServer>>()
+        .set_serving::<WorkServiceServer<WorkServer>>()
         .await;
     let reflection = match options.has_reflection {
         true => Some(
@@ -122,8 +123,8 @@ where
     let served = options
         .security
         .server()
-        .add_service(clientele_proto::limited_work(work))
-        .add_service(clientele_proto::limited_jobs(jobs))
+        .add_service(WorkServiceServer::new(work).max_decoding_message_size(MAX_MESSAGE_BYTES))
+        .add_service(JobsServiceServer::new(jobs).max_decoding_message_size(MAX_MESSAGE_BYTES))
         .add_service(health_service)
         .add_optional_service(reflection)
         .serve_with_incoming_shutdown(incoming, async move {

@@ -19,10 +19,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use clientele_data::folder::{Created, Folder};
+use clientele_data::{Created, Folder, Stores};
 use clientele_data::manifest::{Columns, Manifest, TableSpec};
 use clientele_data::run_dir::{COMMITTED, RunDir};
-use clientele_data::stores::Stores;
 use clientele_data::{DataError, ErrorKind};
 use clientele_protocol::jobs::{FitJob, JobState, JobStatus};
 use clientele_protocol::{Reply, RunKey, TaskError};
@@ -182,9 +181,9 @@ impl Runs {
         }
         let is_mine = folder.read("_work/run")?.as_deref() == Some(run.as_bytes());
         let dir = match (is_mine, job.adopt_out) {
-            (true, _) => RunDir::resume(&folder)?,
-            (false, true) => RunDir::adopt(&folder)?,
-            (false, false) => RunDir::create_in(&folder)?,
+            (true, _) => RunDir::resume(folder)?,
+            (false, true) => RunDir::adopt(folder)?,
+            (false, false) => RunDir::create(folder)?,
         };
         let work = dir.work_dir();
         // Before it is marked as this run's, so that a plan that fails leaves nothing to resume.
@@ -361,7 +360,8 @@ fn claim_epoch(work: &Folder) -> Result<u64, TaskError> {
     loop {
         epoch += 1;
         let name = format!("epochs/{epoch:06}");
-        if work.create_if_absent(&name, &[])? == Created::New {
+        // Random, so that two coordinators are told apart even when an answer gets lost.
+        if work.create_if_absent(&name, &random_bytes()?)? == Created::New {
             return Ok(epoch);
         }
     }
