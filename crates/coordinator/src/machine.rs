@@ -13,7 +13,7 @@ use clientele_protocol::{
 
 use crate::FitError;
 use crate::fit::{Fit, Fitted, Next};
-use crate::schedule::{Counted, Load, Schedule};
+use crate::schedule::{Counted, Load, MAX_DEATHS, Schedule};
 
 /// Something happened.
 #[derive(Debug)]
@@ -343,8 +343,14 @@ impl Machine {
             return Err(FitError::Task(error));
         }
         tracing::warn!(run = self.key.run, worker = worker.0, %error, "a worker could not answer; its shards are asked again");
-        let failed = self.schedule.fail(worker, parts);
-        failed.map_err(|_| FitError::Task(error))
+        self.schedule.fail(worker, parts).map_err(|poisonous| {
+            let place = self.describe(poisonous.part);
+            let causes = [format!("it was asked {MAX_DEATHS} times for {place}")];
+            FitError::Task(TaskError {
+                causes: causes.into_iter().chain(error.causes).collect(),
+                ..error
+            })
+        })
     }
 
     fn close_stage(

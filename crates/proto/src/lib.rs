@@ -11,8 +11,8 @@ mod error;
 mod frames;
 mod jobs;
 mod messages;
-mod stage;
 pub mod security;
+mod stage;
 pub mod status;
 mod transform;
 mod wide;
@@ -22,9 +22,8 @@ pub use check::run_name;
 pub use error::WireError;
 pub use frames::{Assembler, FRAME_BYTES, MAX_MESSAGE_BYTES, frames};
 pub use messages::{
-    decode_record, encode_record,
-    decode_coordinator_message, decode_worker_message, encode_coordinator_message,
-    encode_worker_message,
+    decode_coordinator_message, decode_record, decode_worker_message, encode_coordinator_message,
+    encode_record, encode_worker_message,
 };
 pub use stage::{decode_stage, encode_stage};
 

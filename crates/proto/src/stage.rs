@@ -125,9 +125,9 @@ pub(crate) fn limit(limit: u32) -> Result<usize, WireError> {
 
 impl From<&Stage> for v1::Stage {
     fn from(stage: &Stage) -> Self {
-        let transform_hash = stage.transform().map_or_else(Vec::new, |transform| {
-            transform.hash().as_bytes().to_vec()
-        });
+        let transform_hash = stage
+            .transform()
+            .map_or_else(Vec::new, |transform| transform.hash().as_bytes().to_vec());
         let question = match stage {
             Stage::Statistics(request) => Question::Statistics(request.into()),
             Stage::Ingest { fingerprints, .. } => Question::Ingest(v1::IngestStage {

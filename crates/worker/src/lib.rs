@@ -7,6 +7,7 @@ mod assignments;
 mod engine;
 mod in_process;
 mod labels;
+pub mod remote;
 mod rows;
 mod stages;
 

@@ -4,8 +4,8 @@ use std::pin::Pin;
 
 use clientele_data::ErrorKind;
 use clientele_kmeans::ALGORITHM_VERSION;
-use clientele_proto::v1;
 use clientele_proto::status::from_error as to_status;
+use clientele_proto::v1;
 use clientele_proto::{Assembler, encode_coordinator_message, frames};
 use clientele_protocol::cluster::{CoordinatorMessage, Registration, WorkerMessage};
 use clientele_protocol::{PROTOCOL_VERSION, TaskError, WorkerId};

@@ -60,7 +60,7 @@ impl v1::jobs_service_server::JobsService for JobsServer {
             .ask(|answer| Command::Submit(Box::new(submission), answer))
             .await?;
         Ok(Response::new(v1::SubmitResponse {
-            status: Some(status.into()),
+            status: Some((&status).into()),
         }))
     }
 
@@ -73,8 +73,8 @@ impl v1::jobs_service_server::JobsService for JobsServer {
             .await
             .map_err(|error| to_status(&error))?;
         Ok(Response::new(v1::GetJobResponse {
-            status: Some(status.into()),
-            workers: workers.into_iter().map(Into::into).collect(),
+            status: Some((&status).into()),
+            workers: workers.iter().map(Into::into).collect(),
         }))
     }
 
@@ -85,8 +85,8 @@ impl v1::jobs_service_server::JobsService for JobsServer {
             .await
             .map_err(|error| to_status(&error))?;
         Ok(Response::new(v1::ListJobsResponse {
-            jobs: jobs.into_iter().map(Into::into).collect(),
-            workers: workers.into_iter().map(Into::into).collect(),
+            jobs: jobs.iter().map(Into::into).collect(),
+            workers: workers.iter().map(Into::into).collect(),
         }))
     }
 
@@ -110,7 +110,7 @@ impl v1::jobs_service_server::JobsService for JobsServer {
         let run = request.into_inner().run;
         let status = self.ask(|answer| Command::Cancel(run, answer)).await?;
         Ok(Response::new(v1::CancelJobResponse {
-            status: Some(status.into()),
+            status: Some((&status).into()),
         }))
     }
 }
@@ -147,7 +147,7 @@ async fn watch(
         let (response, is_over) = match status.and_then(|status| status) {
             Ok(status) => {
                 let is_over = status.state.is_final();
-                let status = Some(status.into());
+                let status = Some((&status).into());
                 (Ok(v1::WatchJobResponse { status }), is_over)
             }
             Err(error) => (Err(to_status(&error)), true),

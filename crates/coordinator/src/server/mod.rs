@@ -9,8 +9,8 @@ mod runs;
 use std::sync::Arc;
 
 use clientele_data::{Folder, Stores};
-use clientele_proto::security::ServerSecurity;
 use clientele_proto::connection::MAX_MESSAGE_BYTES;
+use clientele_proto::security::ServerSecurity;
 use clientele_proto::v1::jobs_service_server::JobsServiceServer;
 use clientele_proto::v1::work_service_server::WorkServiceServer;
 use clientele_protocol::TaskError;
@@ -104,12 +104,8 @@ where
         storage: options.storage,
     };
     let (health, health_service) = tonic_health::server::health_reporter();
-    health
-        .set_serving::<JobsServiceServer<JobsServer>>()
-        .await;
-    health
-        .set_serving::<WorkServiceServer<WorkServer>>()
-        .await;
+    health.set_serving::<JobsServiceServer<JobsServer>>().await;
+    health.set_serving::<WorkServiceServer<WorkServer>>().await;
     let reflection = match options.has_reflection {
         true => Some(
             tonic_reflection::server::Builder::configure()

@@ -19,9 +19,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use clientele_data::{Created, Folder, Stores};
 use clientele_data::manifest::{Columns, Manifest, TableSpec};
 use clientele_data::run_dir::{COMMITTED, RunDir};
+use clientele_data::{Created, Folder, Stores};
 use clientele_data::{DataError, ErrorKind};
 use clientele_protocol::jobs::{FitJob, JobState, JobStatus};
 use clientele_protocol::{Reply, RunKey, TaskError};
@@ -222,7 +222,7 @@ impl Runs {
             }
         };
         let manifest: Manifest = from_json(NAME, &bytes)?;
-        let manifest = manifest.attach(self.stores.clone());
+        let manifest = manifest.attach(&self.stores)?;
         Ok((Arc::new(manifest), blake3::hash(&bytes)))
     }
 
@@ -237,7 +237,7 @@ impl Runs {
             nulls: job.nulls,
             value: job.value.clone(),
         };
-        Manifest::plan_stored(&table, &self.stores)
+        Manifest::plan_in(&table, &self.stores)
     }
 
     /// Writes what a stage has come to.
