@@ -395,8 +395,8 @@ pub enum DataError {
         /// What the store says.
         source: object_store::Error,
     },
-    /// A name that would lead out of the run directory.
-    #[error("`{name}` is not a name inside a run directory")]
+    /// A name that would lead out of a folder or store.
+    #[error("`{name}` is not a name inside a folder or store")]
     BadName {
         /// The name.
         name: String,
@@ -443,6 +443,7 @@ impl DataError {
             | Self::NoInputs
             | Self::ColumnTwice { .. }
             | Self::IdIsFeature { .. }
+            | Self::BadName { .. }
             | Self::BadStore { .. }
             | Self::UnknownStore { .. }
             | Self::OutsideStores { .. }
@@ -477,7 +478,7 @@ impl DataError {
                 ErrorKind::Conflict
             }
             Self::TooMany { .. } => ErrorKind::Limit,
-            Self::BadName { .. } | Self::Unknown { .. } | Self::StatsShape { .. } => ErrorKind::Bug,
+            Self::Unknown { .. } | Self::StatsShape { .. } => ErrorKind::Bug,
         }
     }
 
@@ -511,6 +512,9 @@ impl DataError {
             Self::Unwritable { .. } => "choose a folder you may write to with `--out`",
             Self::BadStore { .. } => {
                 "write `--store lake=s3://bucket/prefix` or `--store local=/data`"
+            }
+            Self::BadName { .. } => {
+                "names are relative, divided by `/`, without `.`, `..`, `\\` and `:`"
             }
             Self::UnknownStore { alias, known } => return Some(store_hint(alias, known)),
             Self::OutsideStores { root, .. } => return Some(outside_hint(root.as_deref())),

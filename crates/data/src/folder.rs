@@ -28,10 +28,10 @@ pub enum Created {
 
 /// Where files of a run are. Names are relative, divided by `/`, and lead nowhere else; folders in between are made as needed.
 #[derive(Debug, Clone)]
-pub struct Folder(Place);
+pub struct Folder(Home);
 
 #[derive(Debug, Clone)]
-enum Place {
+enum Home {
     Local {
         path: PathBuf,
         /// The store it must not leave, and its name there.
@@ -47,7 +47,7 @@ enum Place {
 impl Folder {
     /// A folder on a disk, whether it exists or not.
     pub fn local(path: impl Into<PathBuf>) -> Self {
-        Self(Place::Local {
+        Self(Home::Local {
             path: path.into(),
             store: None,
         })
@@ -56,11 +56,11 @@ impl Folder {
     pub(crate) fn in_store(store: &Store, location: &Location) -> Result<Self, DataError> {
         let location = location.clone();
         Ok(Self(match store {
-            Store::Local { root } => Place::Local {
+            Store::Local { root } => Home::Local {
                 path: inside(root, &root.join(location.key()))?,
                 store: Some((root.clone(), location)),
             },
-            Store::Objects { objects, prefix } => Place::Objects {
+            Store::Objects { objects, prefix } => Home::Objects {
                 objects: objects.clone(),
                 key: key_below(prefix, location.key()),
                 location,
@@ -75,18 +75,18 @@ impl Folder {
     pub fn child(&self, name: &str) -> Result<Self, DataError> {
         checked(name)?;
         Ok(Self(match &self.0 {
-            Place::Local { store, .. } => Place::Local {
+            Home::Local { store, .. } => Home::Local {
                 path: self.file_path(name)?,
                 store: match store {
                     Some((root, location)) => Some((root.clone(), location.child(name)?)),
                     None => None,
                 },
             },
-            Place::Objects {
+            Home::Objects {
                 objects,
                 key,
                 location,
-            } => Place::Objects {
+            } => Home::Objects {
                 objects: objects.clone(),
                 key: key_below(key, name),
                 location: location.child(name)?,
@@ -97,8 +97,8 @@ impl Folder {
     /// Where it is, if it is on a disk.
     pub fn local_path(&self) -> Option<&Path> {
         match &self.0 {
-            Place::Local { path, .. } => Some(path),
-            Place::Objects { .. } => None,
+            Home::Local { path, .. } => Some(path),
+            Home::Objects { .. } => None,
         }
     }
 
@@ -109,7 +109,7 @@ impl Folder {
     /// [`DataError::BadName`], [`DataError::DiskFull`], [`DataError::Io`], [`DataError::Store`].
     pub fn create_if_absent(&self, name: &str, bytes: &[u8]) -> Result<Created, DataError> {
         match &self.0 {
-            Place::Local { .. } => {
+            Home::Local { .. } => {
                 let path = self.file_path(name)?;
                 let mut file = temporary_beside(&path)?;
                 let failed = |error| DataError::io("write", &path, error);
@@ -123,7 +123,7 @@ impl Folder {
                     Err(error) => Err(failed(error.error)),
                 }
             }
-            Place::Objects { objects, key, .. } => objects
+            Home::Objects { objects, key, .. } => objects
                 .create(&key_in(key, name)?, &Bytes::copy_from_slice(bytes))
                 .map_err(|error| self.failed("write", name, error)),
         }
@@ -135,14 +135,14 @@ impl Folder {
     /// [`DataError::BadName`], [`DataError::DiskFull`], [`DataError::Io`], [`DataError::Store`].
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), DataError> {
         match &self.0 {
-            Place::Local { .. } => {
+            Home::Local { .. } => {
                 let path = self.file_path(name)?;
                 let mut file = temporary_beside(&path)?;
                 file.write_all(bytes)
                     .map_err(|error| DataError::io("write", &path, error))?;
                 publish(file, &path)
             }
-            Place::Objects { objects, key, .. } => objects
+            Home::Objects { objects, key, .. } => objects
                 .put(&key_in(key, name)?, &Bytes::copy_from_slice(bytes))
                 .map_err(|error| self.failed("write", name, error)),
         }
@@ -170,12 +170,12 @@ impl Folder {
     /// [`DataError::BadName`], [`DataError::DiskFull`], [`DataError::Io`].
     pub fn begin(&self, name: &str, spill_dir: &Path) -> Result<NewFile, DataError> {
         let to = match &self.0 {
-            Place::Local { .. } => {
+            Home::Local { .. } => {
                 let path = self.file_path(name)?;
                 let file = temporary_beside(&path)?;
                 To::Path { path, file }
             }
-            Place::Objects { objects, key, .. } => To::Object {
+            Home::Objects { objects, key, .. } => To::Object {
                 objects: objects.clone(),
                 key: key_in(key, name)?,
                 file: tempfile::tempfile_in(spill_dir)
@@ -194,11 +194,11 @@ impl Folder {
     /// [`DataError::BadName`], [`DataError::Io`], [`DataError::Store`].
     pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>, DataError> {
         match &self.0 {
-            Place::Local { .. } => {
+            Home::Local { .. } => {
                 let path = self.file_path(name)?;
                 if_there(fs::read(&path)).map_err(|error| DataError::io("read", path, error))
             }
-            Place::Objects { objects, key, .. } => {
+            Home::Objects { objects, key, .. } => {
                 let found = objects.get(&key_in(key, name)?);
                 let found = found.map_err(|error| self.failed("read", name, error))?;
                 Ok(found.map(Vec::from))
@@ -221,7 +221,7 @@ impl Folder {
             return Ok(Vec::new());
         }
         match &self.0 {
-            Place::Local { .. } => {
+            Home::Local { .. } => {
                 let path = self.file_path(name)?;
                 let mut bytes = vec![0; n_bytes];
                 File::open(&path)
@@ -229,7 +229,7 @@ impl Folder {
                     .map_err(|error| DataError::io("read", path, error))?;
                 Ok(bytes)
             }
-            Place::Objects { objects, key, .. } => {
+            Home::Objects { objects, key, .. } => {
                 let parts: Vec<_> = cut(offset..offset + n_bytes as u64).collect();
                 objects
                     .get_ranges(&key_in(key, name)?, &parts, None)
@@ -245,13 +245,14 @@ impl Folder {
     /// [`DataError::BadName`], [`DataError::Io`], [`DataError::Store`].
     pub fn size(&self, name: &str) -> Result<Option<u64>, DataError> {
         match &self.0 {
-            Place::Local { .. } => {
+            Home::Local { .. } => {
                 let path = self.file_path(name)?;
                 let found = if_there(fs::metadata(&path));
                 let found = found.map_err(|error| DataError::io("read", path, error))?;
+                let found = found.filter(fs::Metadata::is_file);
                 Ok(found.map(|metadata| metadata.len()))
             }
-            Place::Objects { objects, key, .. } => {
+            Home::Objects { objects, key, .. } => {
                 let found = objects.head(&key_in(key, name)?);
                 let found = found.map_err(|error| self.failed("read", name, error))?;
                 Ok(found.map(|meta| meta.size))
@@ -271,10 +272,10 @@ impl Folder {
 
     fn list_all(&self) -> Result<Vec<String>, DataError> {
         match &self.0 {
-            Place::Local { path, .. } => {
+            Home::Local { path, .. } => {
                 file_names(path).map_err(|error| DataError::io("read", path, error))
             }
-            Place::Objects {
+            Home::Objects {
                 objects,
                 key,
                 location,
@@ -298,12 +299,12 @@ impl Folder {
     /// [`DataError::BadName`], [`DataError::Io`], [`DataError::Store`].
     pub fn remove(&self, name: &str) -> Result<(), DataError> {
         match &self.0 {
-            Place::Local { .. } => {
+            Home::Local { .. } => {
                 let path = self.file_path(name)?;
                 let removed = if_there(fs::remove_file(&path)).map(|_| ());
                 removed.map_err(|error| DataError::io("remove", path, error))
             }
-            Place::Objects { objects, key, .. } => objects
+            Home::Objects { objects, key, .. } => objects
                 .delete([key_in(key, name)?])
                 .map_err(|error| self.failed("remove", name, error)),
         }
@@ -315,11 +316,11 @@ impl Folder {
     /// [`DataError::Io`], [`DataError::Store`].
     pub fn remove_all(&self) -> Result<(), DataError> {
         match &self.0 {
-            Place::Local { path, .. } => {
+            Home::Local { path, .. } => {
                 let removed = if_there(fs::remove_dir_all(path)).map(|_| ());
                 removed.map_err(|error| DataError::io("remove", path, error))
             }
-            Place::Objects {
+            Home::Objects {
                 objects,
                 key,
                 location,
@@ -342,13 +343,13 @@ impl Folder {
     /// `name` in this folder, for people.
     pub(crate) fn shown(&self, name: &str) -> PathBuf {
         match &self.0 {
-            Place::Local { path, store: None } if name.is_empty() => path.clone(),
-            Place::Local { path, store: None } => path.join(name),
-            Place::Local {
+            Home::Local { path, store: None } if name.is_empty() => path.clone(),
+            Home::Local { path, store: None } => path.join(name),
+            Home::Local {
                 store: Some((_, location)),
                 ..
             }
-            | Place::Objects { location, .. } => {
+            | Home::Objects { location, .. } => {
                 let key = key_below(location.key(), name);
                 format!("{}:{key}", location.store()).into()
             }
@@ -359,12 +360,12 @@ impl Folder {
     fn file_path(&self, name: &str) -> Result<PathBuf, DataError> {
         checked(name)?;
         match &self.0 {
-            Place::Local { path, store: None } => Ok(path.join(name)),
-            Place::Local {
+            Home::Local { path, store: None } => Ok(path.join(name)),
+            Home::Local {
                 path,
                 store: Some((root, _)),
             } => inside(root, &path.join(name)),
-            Place::Objects { location, .. } => Err(DataError::BadName {
+            Home::Objects { location, .. } => Err(DataError::BadName {
                 name: location.to_string(),
             }),
         }
@@ -379,12 +380,12 @@ impl Folder {
 impl fmt::Display for Folder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Place::Local { path, store: None } => path.display().fmt(f),
-            Place::Local {
+            Home::Local { path, store: None } => path.display().fmt(f),
+            Home::Local {
                 store: Some((_, location)),
                 ..
             }
-            | Place::Objects { location, .. } => location.fmt(f),
+            | Home::Objects { location, .. } => location.fmt(f),
         }
     }
 }
@@ -544,7 +545,10 @@ fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(found) => Ok(Some(found)),
         Err(error) => match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ok(None),
+            // The second: below a file. The third: a pattern, where names cannot hold its letters.
+            io::ErrorKind::NotFound
+            | io::ErrorKind::NotADirectory
+            | io::ErrorKind::InvalidFilename => Ok(None),
             _ => Err(error),
         },
     }

@@ -3,7 +3,39 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::DataError;
+use glob::{MatchOptions, Pattern};
+use serde::{Deserialize, Serialize};
+
+use crate::stores::Stores;
+use crate::{DataError, Folder, Location};
+
+/// Letters that make a name a pattern.
+const WILD: [char; 3] = ['*', '?', '['];
+
+/// Where an input file is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Place {
+    /// On this machine, as found; relative to the working directory when the input was.
+    #[serde(rename = "path")]
+    Path(PathBuf),
+    /// In a store.
+    #[serde(rename = "location")]
+    Location(Location),
+}
+
+impl Place {
+    /// For people: a path, or `alias:key` as one.
+    pub fn shown(&self) -> PathBuf {
+        match self {
+            Self::Path(path) => path.clone(),
+            Self::Location(location) => shown(location),
+        }
+    }
+}
+
+fn shown(location: &Location) -> PathBuf {
+    location.to_string().into()
+}
 
 /// The files that `inputs` name, sorted, each once. An input is a file, a folder (its `*.parquet` files at any depth) or a glob
 /// pattern. In folders, names that begin with `.` or `_` are skipped, as every engine that writes Parquet expects.
@@ -19,7 +51,7 @@ pub fn expand(inputs: &[String]) -> Result<Vec<PathBuf>, DataError> {
         let path = Path::new(input);
         if path.exists() {
             add_path(path, &mut files)?;
-        } else if input.contains(['*', '?', '[']) {
+        } else if input.contains(WILD) {
             add_matches(input, &mut files)?;
         } else {
             return Err(DataError::NoSuchFile { path: path.into() });
@@ -83,6 +115,108 @@ fn add_folder(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), DataError> 
         }
     }
     Ok(())
+}
+
+/// The files that `inputs` name in their stores, by the same rules as [`expand`].
+///
+/// # Errors
+/// As [`expand`]; [`DataError::UnknownStore`], [`DataError::LeavesStore`], [`DataError::Store`].
+pub fn expand_in(stores: &Stores, inputs: &[Location]) -> Result<Vec<Location>, DataError> {
+    if inputs.is_empty() {
+        return Err(DataError::NoInputs);
+    }
+    let mut files = Vec::new();
+    for input in inputs {
+        let root = Location::new(input.store(), "")?;
+        for key in keys_in(&stores.folder(&root)?, input)? {
+            files.push(root.child(&key)?);
+        }
+    }
+    files.sort_unstable();
+    files.dedup();
+    Ok(files)
+}
+
+/// Keys of the files that `input` names in the store with the folder `root`.
+fn keys_in(root: &Folder, input: &Location) -> Result<Vec<String>, DataError> {
+    let key = input.key();
+    if !key.is_empty() && root.size(key)?.is_some() {
+        return Ok(vec![key.to_owned()]);
+    }
+    let names = list_below(root, key)?;
+    if !names.is_empty() {
+        let tables: Vec<String> = names
+            .iter()
+            .filter(|name| is_table(name))
+            .map(|name| join(key, name))
+            .collect();
+        return match tables.is_empty() {
+            true => Err(DataError::EmptyFolder { path: shown(input) }),
+            false => Ok(tables),
+        };
+    }
+    if key.contains(WILD) {
+        return matches_in(root, input);
+    }
+    Err(DataError::NoSuchFile { path: shown(input) })
+}
+
+fn matches_in(root: &Folder, input: &Location) -> Result<Vec<String>, DataError> {
+    let key = input.key();
+    let pattern = Pattern::new(key).map_err(|source| DataError::BadGlob {
+        pattern: input.to_string(),
+        source,
+    })?;
+    let options = MatchOptions {
+        require_literal_separator: true,
+        ..MatchOptions::new()
+    };
+    let is_match = |name: &str| pattern.matches_with(name, options);
+    // What the pattern says before its first wild part need not be listed.
+    let parts = key.split('/').take_while(|part| !part.contains(WILD));
+    let base = parts.collect::<Vec<_>>().join("/");
+    let names_folders_only = key.ends_with("**");
+    let is_named = |name: &str| {
+        let slashes = name.match_indices('/').map(|(at, _)| at);
+        let in_folder = slashes
+            .map(|at| (&name[..at], &name[at + 1..]))
+            .any(|(folder, below)| is_match(folder) && is_table(below));
+        let is_file = match names_folders_only {
+            true => is_match(name) && is_table(&name[base.len()..]),
+            false => is_match(name),
+        };
+        in_folder || is_file
+    };
+    let names = list_below(root, &base)?;
+    let keys = names.iter().map(|name| join(&base, name));
+    let keys: Vec<String> = keys.filter(|key| is_named(key)).collect();
+    match keys.is_empty() {
+        true => Err(DataError::GlobWithoutMatch {
+            pattern: input.to_string(),
+        }),
+        false => Ok(keys),
+    }
+}
+
+fn list_below(root: &Folder, key: &str) -> Result<Vec<String>, DataError> {
+    match key.is_empty() {
+        true => root.list(),
+        false => root.child(key)?.list(),
+    }
+}
+
+fn join(folder: &str, name: &str) -> String {
+    match folder.is_empty() {
+        true => name.to_owned(),
+        false => format!("{folder}/{name}"),
+    }
+}
+
+/// Whether a file, named below the folder that was asked for, belongs to its table.
+fn is_table(name: &str) -> bool {
+    let is_hidden = |part: &str| part.starts_with(['.', '_']);
+    let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
+    extension.eq_ignore_ascii_case("parquet") && !name.split('/').any(is_hidden)
 }
 
 #[cfg(test)]

@@ -2,14 +2,14 @@
 
 mod plan;
 
-use std::path::PathBuf;
-
 use clientele_kmeans::BLOCK_ROWS;
 use serde::{Deserialize, Serialize};
 
+use crate::input::{self, Place};
 use crate::schema::ColumnType;
-use crate::source::{Footer, Source};
-use crate::{Change, DataError};
+use crate::source::{Footer, Source, Unusable};
+use crate::stores::Stores;
+use crate::{Change, DataError, Location};
 
 pub(crate) use plan::arrow_metadata;
 
@@ -80,12 +80,17 @@ pub struct Column {
 /// A pinned input file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileInfo {
-    /// As found; relative to the working directory when the input was.
-    pub path: PathBuf,
+    /// Where it is.
+    #[serde(flatten)]
+    pub place: Place,
     /// Size.
     pub size_bytes: u64,
-    /// Last modification, in nanoseconds since 1970, where the file system knows.
+    /// Last modification, in nanoseconds since 1970, where the file system knows. On a disk that machines share it is the server's,
+    /// the same for all.
     pub modified_ns: Option<u64>,
+    /// Names the version of an object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etag: Option<String>,
     /// BLAKE3 of the footer, its length and magic included, in hexadecimal.
     pub footer_hash: String,
     /// Rows of each row group.
@@ -119,13 +124,24 @@ pub struct ShardInfo {
 }
 
 /// Input files, columns, blocks and shards. In JSON the blocks and shards are left out: they follow from the row groups.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(try_from = "Pinned", into = "Pinned")]
 pub struct Manifest {
     pinned: Pinned,
     blocks: Vec<BlockInfo>,
     shards: Vec<ShardInfo>,
+    /// What this process opens files with.
+    stores: Stores,
 }
+
+/// Whatever the stores are.
+impl PartialEq for Manifest {
+    fn eq(&self, other: &Self) -> bool {
+        self.pinned == other.pinned
+    }
+}
+
+impl Eq for Manifest {}
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Pinned {
@@ -144,7 +160,47 @@ impl Manifest {
     /// When inputs name no files, files are not readable Parquet (all of them are listed), columns are missing, of different
     /// types or not numeric, or there are no rows.
     pub fn plan(spec: &TableSpec) -> Result<Self, DataError> {
-        let manifest = Self::try_from(plan::resolve(spec)?)?;
+        let places = input::expand(&spec.inputs)?.into_iter().map(Place::Path);
+        Self::of(spec, places.collect(), Stores::default())
+    }
+
+    /// As [`Manifest::plan`], of files in stores: each input is a [`Location`], as text.
+    ///
+    /// # Errors
+    /// As [`Manifest::plan`]; [`DataError::BadName`], [`DataError::UnknownStore`], [`DataError::LeavesStore`],
+    /// [`DataError::Store`].
+    pub fn plan_in(spec: &TableSpec, stores: &Stores) -> Result<Self, DataError> {
+        let inputs = spec.inputs.iter().map(|text| text.parse());
+        let inputs: Vec<Location> = inputs.collect::<Result<_, _>>()?;
+        let places = input::expand_in(stores, &inputs)?;
+        let places = places.into_iter().map(Place::Location).collect();
+        Self::of(spec, places, stores.clone())
+    }
+
+    /// Lets a manifest that came from elsewhere open its files.
+    ///
+    /// # Errors
+    /// [`DataError::OutsideStores`] when it names a file by its path: nobody else says what is read on this machine;
+    /// [`DataError::UnknownStore`].
+    pub fn attach(mut self, stores: &Stores) -> Result<Self, DataError> {
+        for file in self.files() {
+            match &file.place {
+                Place::Location(location) => stores.get(location).map(|_| ())?,
+                Place::Path(path) => {
+                    return Err(DataError::OutsideStores {
+                        path: path.clone(),
+                        root: None,
+                    });
+                }
+            }
+        }
+        self.stores = stores.clone();
+        Ok(self)
+    }
+
+    fn of(spec: &TableSpec, places: Vec<Place>, stores: Stores) -> Result<Self, DataError> {
+        let mut manifest = Self::try_from(plan::resolve(spec, places, &stores)?)?;
+        manifest.stores = stores;
         let n_files = manifest.files().len();
         match manifest.n_rows() {
             0 => Err(DataError::NoRows { n_files }),
@@ -242,11 +298,11 @@ impl Manifest {
         let Some(block) = first.and_then(|block| self.blocks.get(block.0 as usize)) else {
             return format!("shard {}", id.0);
         };
-        let path = &self.pinned.files[block.file_idx].path;
+        let path = self.pinned.files[block.file_idx].place.shown();
         format!("row group {} of `{}`", block.row_group, path.display())
     }
 
-    /// Checks that a file is still the one that was planned: size, time of modification, footer.
+    /// Checks that a file is still the one that was planned: size, time of modification, ETag, footer.
     ///
     /// # Errors
     /// [`DataError::InputChanged`], saying how; [`DataError::Io`] when it cannot be opened for another reason.
@@ -261,6 +317,7 @@ impl Manifest {
             Ok(footer) if footer.hash.to_hex().as_str() == planned.footer_hash => {
                 Ok((source, footer))
             }
+            Err(Unusable::Way(error)) => Err(error),
             _ => Err(changed(planned, Change::Footer)),
         }
     }
@@ -268,9 +325,12 @@ impl Manifest {
     /// As [`Manifest::verify_file`] but without the footer.
     pub(crate) fn open_unchanged(&self, file_idx: usize) -> Result<Source, DataError> {
         let planned = &self.pinned.files[file_idx];
-        let source = Source::open(&planned.path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => changed(planned, Change::Gone),
-            _ => DataError::io("open", &planned.path, error),
+        let source = Source::open(&planned.place, &self.stores, planned.etag.as_deref());
+        let source = source.map_err(|error| match error {
+            DataError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                changed(planned, Change::Gone)
+            }
+            other => other,
         })?;
         let found = source.size_bytes();
         if found != planned.size_bytes {
@@ -292,7 +352,7 @@ impl Manifest {
 
 fn changed(planned: &FileInfo, source: Change) -> DataError {
     DataError::InputChanged {
-        path: planned.path.clone(),
+        path: planned.place.shown(),
         source,
     }
 }
@@ -314,6 +374,7 @@ impl TryFrom<Pinned> for Manifest {
             pinned,
             blocks,
             shards,
+            stores: Stores::default(),
         })
     }
 }

@@ -1,6 +1,7 @@
 //! Shards as blocks of plain numbers, streamed: at most one block and its decoded batch are in memory.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use clientele_kmeans::BLOCK_ROWS;
@@ -9,6 +10,7 @@ use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
 };
 use parquet::errors::ParquetError;
+use parquet::file::metadata::ColumnChunkMetaData;
 
 use crate::DataError;
 use crate::column::{append_f64, append_fixed, unpack};
@@ -279,7 +281,7 @@ impl Piece<'_> {
     }
 
     fn place(&self, manifest: &Manifest) -> (std::path::PathBuf, usize) {
-        let path = manifest.files()[self.block.file_idx].path.clone();
+        let path = manifest.files()[self.block.file_idx].place.shown();
         (path, self.block.row_group)
     }
 
@@ -309,8 +311,10 @@ fn each_piece<E: From<DataError>>(
         for run in in_file.chunk_by(|a, b| block_of(a).row_group == block_of(b).row_group) {
             each_piece_of_run(manifest, &file, run, each)?;
         }
-        // A file that changed while it was read is worse than one that cannot be read.
-        manifest.open_unchanged(file_idx)?;
+        // A file that changed while it was read is worse than one that cannot be read. Of an object one version was asked for.
+        if file.source.etag().is_none() {
+            manifest.open_unchanged(file_idx)?;
+        }
     }
     Ok(())
 }
@@ -326,7 +330,7 @@ struct OpenFile {
 impl OpenFile {
     fn open(manifest: &Manifest, file_idx: usize, names: &[&str]) -> Result<Self, DataError> {
         let (source, footer) = manifest.open_file(file_idx)?;
-        let path = &manifest.files()[file_idx].path;
+        let path = manifest.files()[file_idx].place.shown();
         let unreadable = |source| DataError::Read {
             path: path.clone(),
             row_group: 0,
@@ -350,6 +354,22 @@ impl OpenFile {
             places,
         })
     }
+
+    /// Where the wanted columns of a row group lie in the file.
+    fn wanted_bytes(&self, row_group: usize) -> Vec<Range<u64>> {
+        let columns = self.arrow.metadata().row_group(row_group).columns();
+        let wanted = columns.iter().enumerate();
+        let wanted = wanted.filter(|(leaf, _)| self.mask.leaf_included(*leaf));
+        // What is negative is damaged: the decoder says so.
+        let bytes_of = |column: &ColumnChunkMetaData| {
+            let first_page = column.data_page_offset();
+            let start = column.dictionary_page_offset().unwrap_or(first_page);
+            let start = u64::try_from(start.min(first_page)).ok()?;
+            let n_bytes = u64::try_from(column.compressed_size()).ok()?;
+            Some(start..start.saturating_add(n_bytes))
+        };
+        wanted.filter_map(|(_, column)| bytes_of(column)).collect()
+    }
 }
 
 fn each_piece_of_run<E: From<DataError>>(
@@ -363,8 +383,12 @@ fn each_piece_of_run<E: From<DataError>>(
         .map(|id| &manifest.blocks()[id.0 as usize])
         .collect();
     let (file_idx, row_group) = (blocks[0].file_idx, blocks[0].row_group);
+    let bytes = file.source.fetch(file.wanted_bytes(row_group))?;
     let read_error = |source| {
-        let path = manifest.files()[file_idx].path.clone();
+        if let Some(error) = bytes.take_trouble() {
+            return error;
+        }
+        let path = manifest.files()[file_idx].place.shown();
         // Bytes that do not decode may be those of another file by now.
         manifest
             .verify_file(file_idx)
@@ -381,7 +405,7 @@ fn each_piece_of_run<E: From<DataError>>(
         RowSelector::select(n_rows),
     ];
     let batches =
-        ParquetRecordBatchReaderBuilder::new_with_metadata(file.source.clone(), file.arrow.clone())
+        ParquetRecordBatchReaderBuilder::new_with_metadata(bytes.clone(), file.arrow.clone())
             .with_projection(file.mask.clone())
             .with_row_groups(vec![row_group])
             .with_row_selection(RowSelection::from(selection.to_vec()))

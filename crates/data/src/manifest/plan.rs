@@ -1,7 +1,7 @@
 //! From what the user asks for to files and columns that all fit together.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Schema, SchemaRef};
@@ -10,14 +10,20 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::errors::ParquetError;
 
 use super::{Column, Columns, FileInfo, Pinned, TableSpec};
+use crate::input::Place;
 use crate::schema::{ColumnType, NotNumeric, nearest_names};
-use crate::source::{Footer, Source};
-use crate::{BadFile, DataError, input};
+use crate::source::{Footer, Source, Unusable};
+use crate::stores::Stores;
+use crate::{BadFile, DataError, threads};
 
 /// Opens all files and finds the columns in each.
-pub(super) fn resolve(spec: &TableSpec) -> Result<Pinned, DataError> {
-    let opened = open_all(input::expand(&spec.inputs)?)?;
-    let (path, schema) = (&opened[0].info.path, &opened[0].schema);
+pub(super) fn resolve(
+    spec: &TableSpec,
+    places: Vec<Place>,
+    stores: &Stores,
+) -> Result<Pinned, DataError> {
+    let opened = open_all(&places, stores)?;
+    let (path, schema) = (&opened[0].info.place.shown(), &opened[0].schema);
     let id = match &spec.id {
         Some(name) => Some(id_column(path, schema, name)?),
         None => None,
@@ -50,26 +56,39 @@ struct Opened {
     schema: SchemaRef,
 }
 
-fn open_all(paths: Vec<PathBuf>) -> Result<Vec<Opened>, DataError> {
-    let n_files = paths.len();
+fn open_all(places: &[Place], stores: &Stores) -> Result<Vec<Opened>, DataError> {
+    let is_local = matches!(places.first(), Some(Place::Path(_)));
+    // A store takes its time for each file.
+    let n_threads = if is_local { 1 } else { 16 };
+    let answers = threads::map(n_threads, places, |place| match open(place, stores) {
+        Ok(file) => Ok(Ok(file)),
+        Err(Unusable::File(reason)) => Ok(Err(BadFile {
+            path: place.shown(),
+            reason,
+        })),
+        Err(Unusable::Way(error)) => Err(error),
+    })?;
     let (mut opened, mut files) = (Vec::new(), Vec::new());
-    for path in paths {
-        match open(&path) {
+    for answer in answers {
+        match answer {
             Ok(file) => opened.push(file),
-            Err(reason) => files.push(BadFile { path, reason }),
+            Err(bad) => files.push(bad),
         }
     }
-    if files.is_empty() {
-        return Ok(opened);
+    match files.is_empty() {
+        true => Ok(opened),
+        false => Err(DataError::BadFiles {
+            files,
+            n_files: places.len(),
+        }),
     }
-    Err(DataError::BadFiles { files, n_files })
 }
 
-fn open(path: &Path) -> Result<Opened, String> {
-    if path.to_str().is_none() {
-        return Err("its name is not UTF-8".to_owned());
+fn open(place: &Place, stores: &Stores) -> Result<Opened, Unusable> {
+    if place.shown().to_str().is_none() {
+        return Err(Unusable::File("its name is not UTF-8".to_owned()));
     }
-    let source = Source::open(path).map_err(|error| format!("it cannot be opened: {error}"))?;
+    let source = Source::open(place, stores, None)?;
     let footer = source.footer()?;
     let row_groups: Result<Vec<u64>, _> = footer
         .metadata
@@ -77,16 +96,18 @@ fn open(path: &Path) -> Result<Opened, String> {
         .iter()
         .map(|group| u64::try_from(group.num_rows()))
         .collect();
-    let row_groups = row_groups.map_err(|_| "a row group has a negative number of rows")?;
+    let row_groups = row_groups
+        .map_err(|_| Unusable::File("a row group has a negative number of rows".to_owned()))?;
     let info = FileInfo {
-        path: path.into(),
+        place: place.clone(),
         size_bytes: source.size_bytes(),
         modified_ns: source.modified_ns(),
+        etag: source.etag().map(str::to_owned),
         footer_hash: footer.hash.to_hex().to_string(),
         row_groups,
     };
-    let arrow =
-        arrow_metadata(&footer).map_err(|error| format!("its schema is damaged: {error}"))?;
+    let arrow = arrow_metadata(&footer)
+        .map_err(|error| Unusable::File(format!("its schema is damaged: {error}")))?;
     Ok(Opened {
         info,
         schema: arrow.schema().clone(),
@@ -227,14 +248,14 @@ fn find<'a>(path: &Path, schema: &'a Schema, name: &str) -> Result<&'a DataType,
 }
 
 fn check_column(file: &Opened, column: &Column, first_path: &Path) -> Result<(), DataError> {
-    let data_type = find(&file.info.path, &file.schema, &column.name)?;
+    let data_type = find(&file.info.place.shown(), &file.schema, &column.name)?;
     let found = ColumnType::from_arrow(data_type);
     if found.is_some_and(|found| column.column_type.agrees_with(found)) {
         return Ok(());
     }
     Err(DataError::ColumnTypeDiffers {
         column: column.name.clone(),
-        path: file.info.path.clone(),
+        path: file.info.place.shown(),
         found: data_type.to_string(),
         expected_path: first_path.into(),
         expected: column.column_type.to_string(),
