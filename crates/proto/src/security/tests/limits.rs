@@ -23,6 +23,16 @@ async fn messages_have_a_limit() {
 }
 
 #[tokio::test]
+async fn long_errors_arrive() {
+    let coordinator = start(&plain_server(None)).await;
+    let channel = coordinator.caller(&Files::default()).connect().await;
+    let mut jobs = JobsServiceClient::new(channel.expect("connected"));
+    let run = "x".repeat(40_000);
+    let told = jobs.cancel_job(v1::CancelJobRequest { run: run.clone() });
+    assert_eq!(outcome(told.await), format!("Aborted: {run}"));
+}
+
+#[tokio::test]
 async fn a_connection_with_too_many_calls_is_told_so() {
     let coordinator = start(&plain_server(None)).await;
     let channel = coordinator.caller(&Files::default()).connect().await;
