@@ -34,6 +34,8 @@ pub enum Command {
     Fit(FitArgs),
     /// Lists the GPUs and CPU kernels of this machine and checks that they compute right
     Doctor(DoctorArgs),
+    /// Makes certificates for a cluster of your own
+    Certs(CertsArgs),
 }
 
 /// `clientele demo`.
@@ -184,6 +186,32 @@ pub struct DoctorArgs {
     /// What is printed on standard output
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
+}
+
+/// `clientele certs`.
+#[derive(Debug, Args)]
+pub struct CertsArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: CertsCommand,
+}
+
+/// What can be done with certificates.
+#[derive(Debug, Subcommand)]
+pub enum CertsCommand {
+    /// Makes an authority, and certificates for a coordinator, its workers and its clients; overwrites nothing
+    Init(CertsInitArgs),
+}
+
+/// `clientele certs init`.
+#[derive(Debug, Args)]
+pub struct CertsInitArgs {
+    /// Folder for the certificates and their keys
+    #[arg(long, value_name = "DIR", default_value = "certs")]
+    pub out: PathBuf,
+    /// Name or address that the coordinator is dialled by, besides localhost; may be given again
+    #[arg(long = "host", value_name = "NAME")]
+    pub hosts: Vec<String>,
 }
 
 /// How results are printed.

@@ -8,6 +8,7 @@ use clientele_coordinator::FitError;
 use clientele_data::{DataError, ErrorKind};
 use clientele_features::FeatureError;
 use clientele_gpu::OpenError;
+use clientele_proto::security::{CertificateError, SecurityError};
 use clientele_worker::WorkerError;
 
 /// What the user is told, and the shell.
@@ -109,6 +110,28 @@ impl From<DataError> for Failure {
 
 impl From<FeatureError> for Failure {
     fn from(error: FeatureError) -> Self {
+        Self {
+            code: error.kind().exit_code(),
+            fact: error.to_string(),
+            causes: sources(&error),
+            hint: error.hint(),
+        }
+    }
+}
+
+impl From<CertificateError> for Failure {
+    fn from(error: CertificateError) -> Self {
+        Self {
+            code: error.kind().exit_code(),
+            fact: error.to_string(),
+            causes: sources(&error),
+            hint: error.hint(),
+        }
+    }
+}
+
+impl From<SecurityError> for Failure {
+    fn from(error: SecurityError) -> Self {
         Self {
             code: error.kind().exit_code(),
             fact: error.to_string(),

@@ -1,6 +1,7 @@
 //! `clientele`: customer personas from very large retail databases.
 
 mod args;
+mod certs;
 mod demo;
 mod doctor;
 mod evidence;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         Command::Features(args) => retail::features(&args),
         Command::Fit(args) => raw::fit(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Certs(args) => certs::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

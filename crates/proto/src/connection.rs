@@ -37,8 +37,11 @@ const MAX_STREAMS: u32 = 256;
 /// Calls on one connection that are being worked on; more are refused at once, as `ResourceExhausted`.
 const MAX_CALLS: usize = 64;
 
-/// A token and what gRPC adds are well below it.
+/// Of a call: a token and what gRPC adds are well below it.
 const MAX_HEADER_BYTES: u32 = 16 << 10;
+
+/// Of an answer: an error comes in headers, and one that lists files is long.
+const MAX_ERROR_BYTES: u32 = 64 << 10;
 
 /// Of a stream: one frame of 1 MiB is read while the next one is on its way.
 const STREAM_WINDOW_BYTES: u32 = 2 << 20;
@@ -81,7 +84,7 @@ pub(crate) fn endpoint(uri: Uri) -> Endpoint {
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(HTTP2_FRAME_BYTES)
-        .http2_max_header_list_size(MAX_HEADER_BYTES)
+        .http2_max_header_list_size(MAX_ERROR_BYTES)
 }
 
 /// A question with one answer, and its deadline.

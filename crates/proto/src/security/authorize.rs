@@ -85,16 +85,16 @@ impl Gate {
     }
 
     fn rule(&self, path: &str, headers: &HeaderMap, from: &Extensions) -> Result<(), Status> {
-        let rule = rule_for(path);
-        if rule == Some(Rule::Anyone) {
-            return Ok(());
-        }
-        // Before the rule is looked at: a stranger does not learn which methods there are.
+        let needed = match rule_for(path) {
+            Some(Rule::Anyone) => return Ok(()),
+            Some(Rule::Only(role)) => Some(role),
+            None => None,
+        };
+        // Before a method without a rule is denied: a stranger does not learn which methods there are.
         let roles = self.roles(headers, from)?;
-        match rule {
-            Some(Rule::Only(role)) if roles.has(role) => Ok(()),
-            Some(Rule::Only(role)) => Err(wrong_role(path, role, roles)),
-            Some(Rule::Anyone) => Ok(()),
+        match needed {
+            Some(role) if roles.has(role) => Ok(()),
+            Some(role) => Err(wrong_role(path, role, roles)),
             None => Err(Status::permission_denied(format!(
                 "nobody may call `{path}`; if the coordinator should know this method, it may be of another version than the caller"
             ))),
@@ -117,15 +117,9 @@ impl Gate {
         };
         match (of_certificate, of_token) {
             (None, None) => Err(no_proof(*by_certificate, by_token.is_some())),
-            (certificate, token) => {
-                let mut roles = certificate.unwrap_or_default();
-                for role in Role::ALL {
-                    if token.unwrap_or_default().has(role) {
-                        roles.add(role);
-                    }
-                }
-                Ok(roles)
-            }
+            (certificate, token) => Ok(certificate
+                .unwrap_or_default()
+                .and(token.unwrap_or_default())),
         }
     }
 }

@@ -82,7 +82,7 @@ impl ClientSecurity {
         })
     }
 
-    /// Where and how to dial, with the manners of [`connection::endpoint`].
+    /// Where and how to dial, with manners: see [`connection`].
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }

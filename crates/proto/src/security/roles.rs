@@ -58,6 +58,14 @@ impl Roles {
         }
     }
 
+    /// Those of either.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self {
+            worker: self.worker || other.worker,
+            client: self.client || other.client,
+        }
+    }
+
     pub(super) fn has(self, role: Role) -> bool {
         match role {
             Role::Worker => self.worker,
