@@ -16,6 +16,7 @@ use clientele_protocol::jobs::{FitJob, JobState, JobStatus, WorkerStatus};
 use clientele_protocol::{PartId, Reply, RunKey, Task, TaskError, WorkerEvent, WorkerId};
 
 use crate::machine::{self, Machine, Outcome, Record};
+use crate::millis;
 use job::{JobEntry, Phase, Running};
 
 /// A worker that says nothing for this long has lost its parts to the others.
@@ -265,7 +266,7 @@ impl Cluster {
                 devices: member.registration.devices.clone(),
                 n_shards,
                 rows_per_second,
-                heard_ms: millis_of(now.saturating_sub(member.heard)),
+                heard_ms: millis(now.saturating_sub(member.heard)),
                 n_leased,
             }
         };
@@ -708,8 +709,4 @@ fn unknown(run: &str) -> TaskError {
         format!("there is no run `{run}`"),
         "`clientele jobs` lists those there are",
     )
-}
-
-pub(crate) fn millis_of(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

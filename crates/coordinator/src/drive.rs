@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
+use clientele_protocol::jobs::JobProgress;
 use clientele_protocol::{WorkerChannel, WorkerEvent, WorkerId};
 
 use crate::FitError;
-use crate::machine::{Action, Event, Machine, Outcome, Progress};
+use crate::machine::{Action, Event, Machine, Outcome};
 
 /// Runs `machine` to its end over `workers`, whose events arrive on `events`.
 ///
@@ -18,7 +19,7 @@ pub fn drive(
     workers: &BTreeMap<WorkerId, Box<dyn WorkerChannel>>,
     events: &Receiver<(WorkerId, WorkerEvent)>,
     started: Instant,
-    progress: &mut dyn FnMut(&Progress),
+    progress: &mut dyn FnMut(&JobProgress),
 ) -> Result<Outcome, FitError> {
     loop {
         // In one process a worker that is gone says so; its silence, as while the process is suspended, means nothing.

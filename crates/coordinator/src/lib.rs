@@ -89,3 +89,8 @@ impl FitError {
         }
     }
 }
+
+/// Whole milliseconds.
+fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

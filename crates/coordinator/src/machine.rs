@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use clientele_data::ErrorKind;
 use clientele_data::manifest::{Manifest, ShardId};
+use clientele_protocol::jobs::JobProgress;
 use clientele_protocol::{
     Answer, FitSpec, PartId, Reply, RowsBy, RunKey, Stage, StageSeq, Task, TaskError, WorkerEvent,
     WorkerId,
 };
 
-use crate::FitError;
 use crate::fit::{Fit, Fitted, Next};
 use crate::schedule::{Counted, Load, MAX_DEATHS, Schedule};
+use crate::{FitError, millis};
 
 /// Something happened.
 #[derive(Debug)]
@@ -63,34 +64,11 @@ pub enum Action {
     /// Write this down, and answer [`Event::Logged`] or [`Event::Found`].
     Log(Box<Record>),
     /// Tell people.
-    Progress(Progress),
+    Progress(JobProgress),
     /// The run is over.
     Finish(Box<Outcome>),
     /// The run has failed; nothing is to be published.
     Fail(FitError),
-}
-
-/// Where a run stands.
-#[derive(Debug, Clone)]
-pub struct Progress {
-    /// [`Stage::name`].
-    pub stage: &'static str,
-    /// Parts answered in this stage.
-    pub n_done: usize,
-    /// Parts of this stage.
-    pub n_parts: usize,
-    /// Rows of the input.
-    pub n_rows: u64,
-    /// Passes begun.
-    pub pass: u32,
-    /// Candidates still being fitted.
-    pub n_live: usize,
-    /// Rows that changed cluster in the last pass, if counted.
-    pub n_moved: Option<u64>,
-    /// The smallest inertia of the last pass.
-    pub inertia: Option<f64>,
-    /// Since this stage was opened.
-    pub elapsed: Duration,
 }
 
 /// A finished fit and how it was computed.
@@ -121,6 +99,7 @@ pub struct Machine {
     schedule: Schedule,
     stage: Arc<Stage>,
     seq: StageSeq,
+    started: Duration,
     opened: Duration,
     backends: BTreeMap<String, u64>,
     seconds: Vec<(&'static str, f64)>,
@@ -162,6 +141,7 @@ impl Machine {
             schedule,
             stage: Arc::new(stage),
             seq,
+            started: now,
             opened: now,
             backends: BTreeMap::new(),
             seconds: Vec::new(),
@@ -432,18 +412,20 @@ impl Machine {
     }
 
     /// Where the run stands.
-    pub fn progress(&self, now: Duration) -> Progress {
+    pub fn progress(&self, now: Duration) -> JobProgress {
         let (n_done, n_parts) = self.schedule.progress();
-        Progress {
-            stage: self.stage.name(),
-            n_done,
-            n_parts,
+        JobProgress {
+            stage: self.stage.name().to_owned(),
+            n_done: n_done as u64,
+            n_parts: n_parts as u64,
             n_rows: self.manifest.n_rows(),
             pass: self.fit.n_passes() + 1,
-            n_live: self.fit.n_live(),
+            n_live: u32::try_from(self.fit.n_live()).unwrap_or(u32::MAX),
             n_moved: self.fit.n_moved(),
             inertia: self.fit.best_inertia(),
-            elapsed: now.saturating_sub(self.opened),
+            elapsed_ms: millis(now.saturating_sub(self.opened)),
+            running_ms: millis(now.saturating_sub(self.started)),
+            is_waiting: self.schedule.n_workers() == 0,
         }
     }
 }

@@ -4,7 +4,7 @@ use clientele_data::transform::Transform;
 use clientele_kmeans::lloyd::StopReason;
 use clientele_kmeans::{ALGORITHM_VERSION, quality};
 use clientele_protocol::FitSpec;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::fit::Fitted;
 use crate::machine::Outcome;
@@ -100,7 +100,7 @@ pub struct Meaning {
 }
 
 /// Rows that a backend went over.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct BackendRows {
     /// Its name.
     pub backend: String,

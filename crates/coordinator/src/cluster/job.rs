@@ -6,10 +6,10 @@ use std::time::Duration;
 use clientele_data::ErrorKind;
 use clientele_data::manifest::Manifest;
 use clientele_protocol::cluster::OpenRun;
-use clientele_protocol::jobs::{FitJob, JobProgress, JobState, JobStatus};
+use clientele_protocol::jobs::{FitJob, JobState, JobStatus};
 use clientele_protocol::{FitSpec, RunKey, TaskError};
 
-use super::{Action, millis_of};
+use super::Action;
 use crate::FitError;
 use crate::machine::{Machine, Place};
 
@@ -54,7 +54,6 @@ pub(super) struct Running {
     pub(super) machine: Machine,
     /// What workers are told of it.
     pub(super) open_run: OpenRun,
-    since: Duration,
     /// Since when there has been no worker.
     waiting_since: Option<Duration>,
 }
@@ -70,7 +69,6 @@ impl Running {
         Ok(Self {
             machine: Machine::new(key, spec.clone(), manifest, Place::Remote, now)?,
             open_run,
-            since: now,
             waiting_since: Some(now),
         })
     }
@@ -95,23 +93,6 @@ impl Running {
         }
         self.waiting_since
             .map_or(Duration::ZERO, |since| now.saturating_sub(since))
-    }
-
-    fn progress(&self, now: Duration) -> JobProgress {
-        let progress = self.machine.progress(now);
-        JobProgress {
-            stage: progress.stage.to_owned(),
-            n_done: progress.n_done as u64,
-            n_parts: progress.n_parts as u64,
-            n_rows: progress.n_rows,
-            pass: progress.pass,
-            n_live: u32::try_from(progress.n_live).unwrap_or(u32::MAX),
-            n_moved: progress.n_moved,
-            inertia: progress.inertia,
-            elapsed_ms: millis_of(progress.elapsed),
-            running_ms: millis_of(now.saturating_sub(self.since)),
-            is_waiting: self.machine.n_workers() == 0,
-        }
     }
 }
 
@@ -148,7 +129,7 @@ impl JobEntry {
     pub(super) fn status(&self, run: &str, now: Duration) -> JobStatus {
         let (mut progress, mut error, mut summary) = (None, None, None);
         match &self.phase {
-            Phase::Running(running) => progress = Some(running.progress(now)),
+            Phase::Running(running) => progress = Some(running.machine.progress(now)),
             Phase::Ended {
                 error: why,
                 summary: found,

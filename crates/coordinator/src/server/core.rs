@@ -436,5 +436,5 @@ impl Core {
 /// Milliseconds since 1970.
 pub(super) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, crate::cluster::millis_of)
+    since.map_or(0, crate::millis)
 }
