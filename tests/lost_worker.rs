@@ -17,7 +17,7 @@ use clientele_data::transform::TransformKind;
 use clientele_protocol::{
     ChannelClosed, FitSpec, Job, RunKey, Task, WorkerChannel, WorkerEvent, WorkerId,
 };
-use clientele_worker::{BackendChoice, EngineOptions, InProcess, Worker, WorkerOptions};
+use clientele_worker::{BackendChoice, EngineOptions, InProcess, Resources, Worker, WorkerOptions};
 use tempfile::TempDir;
 
 /// Dies when it is handed its `n`th task, without a word of answer.
@@ -99,7 +99,7 @@ fn fit(dir: &Path, table: &Path, name: &str, lives: &[u32]) -> (Outcome, u32) {
     let deaths = Arc::new(AtomicU32::new(0));
     let mut workers: BTreeMap<WorkerId, Box<dyn WorkerChannel>> = BTreeMap::new();
     for (nth, tasks) in (0..).zip(lives) {
-        let worker = Worker::new(job.clone(), &options).unwrap();
+        let worker = Worker::new(job.clone(), Resources::open(&options).unwrap());
         let inner = InProcess::start(worker, WorkerId(nth), sender.clone());
         let mortal = Mortal {
             inner,

@@ -1,7 +1,14 @@
 //! The command line. Names, defaults and meanings are promises.
 
+mod cluster;
+
 use std::path::PathBuf;
 use std::str::FromStr;
+
+pub use cluster::{
+    ClientArgs, CoordinatorArgs, CredentialArgs, JobsArgs, ReplayArgs, RunIdArgs, StatusArgs,
+    StoreArgs, SubmitArgs, WatchArgs, WorkerArgs,
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -34,6 +41,22 @@ pub enum Command {
     Fit(FitArgs),
     /// Lists the GPUs and CPU kernels of this machine and checks that they compute right
     Doctor(DoctorArgs),
+    /// Leads a cluster: shards tables over workers, keeps jobs, needs no GPU and holds no rows
+    Coordinator(CoordinatorArgs),
+    /// Works for a coordinator: reads shards, computes on its GPU or CPU, writes assignments
+    Worker(WorkerArgs),
+    /// Hands a fit to a coordinator and does not wait for it; prints the run id
+    Submit(FitArgs),
+    /// Where a run, or the whole cluster, stands
+    Status(StatusArgs),
+    /// Follows a run to its end, then prints what `fit` prints
+    Watch(WatchArgs),
+    /// Ends a run without a result
+    Cancel(RunIdArgs),
+    /// Lists the runs of a coordinator
+    Jobs(JobsArgs),
+    /// Computes a finished run again from its manifest and compares the hashes
+    Replay(ReplayArgs),
     /// Makes certificates for a cluster of your own
     Certs(CertsArgs),
 }
@@ -61,6 +84,8 @@ pub struct RunArgs {
     pub model: ModelArgs,
     #[command(flatten)]
     pub machine: MachineArgs,
+    #[command(flatten)]
+    pub cluster: SubmitArgs,
 }
 
 /// `clientele init`.
@@ -94,12 +119,25 @@ pub struct FeaturesArgs {
 /// `clientele fit`.
 #[derive(Debug, Args)]
 pub struct FitArgs {
-    /// Parquet files, globs or folders: one row a customer
-    #[arg(required = true, value_name = "TABLE")]
-    pub tables: Vec<String>,
+    #[command(flatten)]
+    pub table: TableArgs,
     /// Folder for the result; must not hold a finished run
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub machine: MachineArgs,
+    #[command(flatten)]
+    pub cluster: SubmitArgs,
+}
+
+/// What is to be clustered.
+#[derive(Debug, Clone, Args)]
+pub struct TableArgs {
+    /// Parquet files, globs or folders: one row a customer
+    #[arg(required = true, value_name = "TABLE")]
+    pub tables: Vec<String>,
     /// Column with the customer id, unique; without it rows are numbered
     #[arg(long, value_name = "COLUMN")]
     pub id: Option<String>,
@@ -123,10 +161,6 @@ pub struct FitArgs {
     /// Title of the board
     #[arg(long, value_name = "TEXT")]
     pub title: Option<String>,
-    #[command(flatten)]
-    pub model: ModelArgs,
-    #[command(flatten)]
-    pub machine: MachineArgs,
 }
 
 /// What the model is to be; everything here may change the result.

@@ -8,7 +8,6 @@ use clientele_features::Config;
 use crate::args::{DemoArgs, Format, ModelArgs};
 use crate::failure::Failure;
 use crate::retail::{self, Settings};
-use crate::summary;
 
 /// CDNOW's transactions of 1997 and 1998; see `demo/README.md`.
 const CDNOW: &[u8] = include_bytes!("demo/cdnow.parquet");
@@ -24,14 +23,13 @@ pub fn run(args: &DemoArgs) -> Result<(), Failure> {
         .unwrap_or_else(|| retail::free_folder("clientele-demo"));
     let config = Config::from_toml(CONFIG, &out.join("input"))?;
     let settings = Settings::new(&config, &ModelArgs::default(), &args.machine)?;
-    let dir = RunDir::create(&out)?;
+    let dir = RunDir::create(&*out)?;
     dir.write_file("input/cdnow.parquet", CDNOW)?;
     dir.write_file("input/clientele.toml", CONFIG.as_bytes())?;
     eprintln!(
         "CDNOW: 23,570 customers who first bought in early 1997, and every purchase until June 1998"
     );
-    let finished = retail::fit(&config, settings, dir)?;
-    summary::print(&finished, args.machine.format, retail::currency(&config))?;
+    retail::fit(&config, settings, dir)?.print(args.machine.format)?;
     if args.machine.format == Format::Text {
         println!(
             "\nOpen the board in a browser. Your own data: `clientele init TABLE...`, then `clientele run`."

@@ -10,12 +10,13 @@ use clientele_personas::{
     FeatureInfo, RunFacts, Unit, ValueInfo,
 };
 use clientele_protocol::{FeatureHistogram, MARGIN_BINS};
+use serde::{Deserialize, Serialize};
 
 /// Bins of a chart.
 const CHART_BINS: usize = 32;
 
 /// What a person has said about the run.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Story {
     /// Heading of the board.
     pub title: String,

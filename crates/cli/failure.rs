@@ -9,6 +9,7 @@ use clientele_data::{DataError, ErrorKind};
 use clientele_features::FeatureError;
 use clientele_gpu::OpenError;
 use clientele_proto::security::{CertificateError, SecurityError};
+use clientele_protocol::{SpecError, TaskError};
 use clientele_worker::WorkerError;
 
 /// What the user is told, and the shell.
@@ -115,6 +116,34 @@ impl From<FeatureError> for Failure {
             fact: error.to_string(),
             causes: sources(&error),
             hint: error.hint(),
+        }
+    }
+}
+
+impl From<TaskError> for Failure {
+    fn from(error: TaskError) -> Self {
+        Self {
+            code: error.kind.exit_code(),
+            fact: error.message,
+            causes: error.causes,
+            hint: error.hint,
+        }
+    }
+}
+
+impl From<SpecError> for Failure {
+    fn from(error: SpecError) -> Self {
+        FitError::from(error).into()
+    }
+}
+
+impl From<Failure> for TaskError {
+    fn from(failure: Failure) -> Self {
+        Self {
+            kind: ErrorKind::from_exit_code(failure.code).unwrap_or(ErrorKind::Bug),
+            message: failure.fact,
+            causes: failure.causes,
+            hint: failure.hint,
         }
     }
 }

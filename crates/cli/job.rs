@@ -1,7 +1,7 @@
 //! One fit from a table to a committed run directory, with workers in this process.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
@@ -14,9 +14,8 @@ use clientele_data::read::{Projection, RawBlock, read_shard};
 use clientele_data::run_dir::{RunDir, WORK};
 use clientele_data::transform::TransformKind;
 use clientele_features::FitSettings;
-use clientele_personas::Personas;
 use clientele_protocol::{FitSpec, Job as WorkerJob, RunKey, WorkerChannel, WorkerEvent, WorkerId};
-use clientele_worker::{InProcess, Worker, WorkerOptions};
+use clientele_worker::{InProcess, Resources, Worker, WorkerOptions};
 
 use crate::args::{KRange, ModelArgs, NullsArg, TransformArg};
 use crate::evidence::{Story, evidence};
@@ -24,6 +23,7 @@ use crate::failure::Failure;
 use crate::machine::Machine;
 use crate::progress::Display;
 use crate::publish;
+use crate::summary::Summary;
 
 /// What is to be fitted, from what, and how it is told.
 pub struct Job {
@@ -58,29 +58,11 @@ pub fn plan(table: &TableSpec) -> Result<Planned, Failure> {
     })
 }
 
-/// A committed run.
-pub struct Finished {
-    /// Where it is.
-    pub dir: PathBuf,
-    /// What was published.
-    pub model: Model,
-    /// Described clusters, by rank.
-    pub personas: Personas,
-    /// Seconds by stage, in order.
-    pub seconds: Vec<(&'static str, f64)>,
-    /// Passes over the rows.
-    pub n_passes: u32,
-    /// Blocks that a GPU could not finish and the CPU did.
-    pub n_rescued: u64,
-    /// What the user should know.
-    pub warnings: Vec<String>,
-}
-
 /// Fits `job` and publishes it in `dir`.
 ///
 /// # Errors
 /// Whatever ends the run; then `dir` holds nothing that looks finished.
-pub fn run(job: &Job, dir: RunDir) -> Result<Finished, Failure> {
+pub fn run(job: &Job, dir: RunDir) -> Result<Summary, Failure> {
     let started = Instant::now();
     let manifest = &job.planned.manifest;
     let outcome = fit(job, manifest, &dir)?;
@@ -88,27 +70,39 @@ pub fn run(job: &Job, dir: RunDir) -> Result<Finished, Failure> {
         eprintln!("warning: {warning}");
     }
     let publishing = Instant::now();
-    let model = Model::new(&job.spec, &outcome)
-        .map_err(|e| Failure::bug("the model is not JSON").because(&e))?;
-    let evidence = evidence(&outcome.fitted, &model, &job.story);
-    let path = path_of(&dir).to_owned();
-    let personas = publish::publish(dir, &job.spec, manifest, &model, &evidence)?;
-    let mut seconds = vec![("plan", job.planned.seconds)];
-    seconds.extend(by_stage(&outcome));
-    seconds.push(("publish", publishing.elapsed().as_secs_f64()));
-    seconds.push((
-        "total",
-        job.planned.seconds + started.elapsed().as_secs_f64(),
-    ));
-    Ok(Finished {
-        dir: path,
-        model,
-        personas,
-        seconds,
-        n_passes: outcome.n_passes,
-        n_rescued: outcome.n_rescued,
-        warnings: outcome.fitted.warnings,
-    })
+    let (files, mut summary) = describe(&job.spec, manifest, &outcome, &job.story)?;
+    for (name, bytes) in &files {
+        dir.write_file(name, bytes)?;
+    }
+    summary.run = path_of(&dir).display().to_string();
+    dir.commit()?;
+    summary.note("plan", job.planned.seconds);
+    summary.note("publish", publishing.elapsed().as_secs_f64());
+    let total = job.planned.seconds + started.elapsed().as_secs_f64();
+    summary.note("total", total);
+    Ok(summary)
+}
+
+/// What is published of a finished fit beside the assignments, and what is said of it: a pure function, so that a run that is
+/// published twice is published with the same bytes.
+///
+/// # Errors
+/// Faults of this program.
+pub fn describe(
+    spec: &FitSpec,
+    manifest: &Manifest,
+    outcome: &Outcome,
+    story: &Story,
+) -> Result<(Vec<(String, Vec<u8>)>, Summary), Failure> {
+    let model =
+        Model::new(spec, outcome).map_err(|e| Failure::bug("the model is not JSON").because(&e))?;
+    let evidence = evidence(&outcome.fitted, &model, story);
+    let (files, personas) = publish::files(spec, manifest, &model, &evidence)?;
+    let mut summary = Summary::new(&model, &personas, &story.currency, outcome);
+    for (stage, seconds) in by_stage(outcome) {
+        summary.note(stage, seconds);
+    }
+    Ok((files, summary))
 }
 
 /// The folder of a run of this process.
@@ -146,7 +140,7 @@ fn fit(job: &Job, manifest: &Arc<Manifest>, dir: &RunDir) -> Result<Outcome, Fai
             n_threads: share(job.machine.n_threads, job.machine.n_workers, nth),
             memory_bytes: job.machine.memory_bytes / u64::from(job.machine.n_workers),
         };
-        let worker = Worker::new(worker_job.clone(), &options)?;
+        let worker = Worker::new(worker_job.clone(), Resources::open(&options)?);
         workers.insert(
             WorkerId(nth),
             Box::new(InProcess::start(worker, WorkerId(nth), sender.clone())),

@@ -2,6 +2,7 @@
 
 mod args;
 mod certs;
+mod cluster;
 mod demo;
 mod doctor;
 mod evidence;
@@ -11,8 +12,10 @@ mod machine;
 mod progress;
 mod publish;
 mod raw;
+mod replay;
 mod retail;
 mod summary;
+mod table;
 
 use std::process::ExitCode;
 
@@ -20,6 +23,7 @@ use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
 use args::{Cli, Command};
+use cluster::{client, coordinator, worker};
 
 fn main() -> ExitCode {
     // Results go to standard output; whatever is logged goes to standard error, warnings unless more is asked for.
@@ -37,6 +41,14 @@ fn main() -> ExitCode {
         Command::Features(args) => retail::features(&args),
         Command::Fit(args) => raw::fit(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Coordinator(args) => coordinator::run(&args),
+        Command::Worker(args) => worker::run(&args),
+        Command::Submit(args) => client::submit(&args),
+        Command::Status(args) => client::show_status(&args),
+        Command::Watch(args) => client::watch(&args),
+        Command::Cancel(args) => client::cancel(&args),
+        Command::Jobs(args) => client::jobs(&args),
+        Command::Replay(args) => replay::run(&args),
         Command::Certs(args) => certs::run(&args),
     };
     match done {

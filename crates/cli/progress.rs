@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use clientele_coordinator::machine::Progress;
+use clientele_protocol::jobs::JobProgress;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Plain lines come no more often than this within a stage.
@@ -13,7 +13,7 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 /// Shows progress until dropped.
 pub struct Display {
     bar: Option<ProgressBar>,
-    announced: HashSet<&'static str>,
+    announced: HashSet<String>,
     last_line: Instant,
 }
 
@@ -36,17 +36,17 @@ impl Display {
     }
 
     /// Shows where the run stands.
-    pub fn show(&mut self, progress: &Progress) {
+    pub fn show(&mut self, progress: &JobProgress) {
         let message = describe(progress);
         match &self.bar {
             Some(bar) => {
-                bar.set_length(progress.n_parts as u64);
-                bar.set_position(progress.n_done as u64);
-                bar.set_prefix(progress.stage);
+                bar.set_length(progress.n_parts);
+                bar.set_position(progress.n_done);
+                bar.set_prefix(progress.stage.clone());
                 bar.set_message(message);
             }
             None => {
-                let is_new = self.announced.insert(progress.stage);
+                let is_new = self.announced.insert(progress.stage.clone());
                 if is_new || self.last_line.elapsed() >= LINE_EVERY {
                     self.last_line = Instant::now();
                     let line = format!(
@@ -69,8 +69,11 @@ impl Drop for Display {
 }
 
 /// Most wanted first: a narrow terminal cuts the end.
-fn describe(progress: &Progress) -> String {
+pub fn describe(progress: &JobProgress) -> String {
     let mut parts = Vec::new();
+    if progress.is_waiting {
+        parts.push("waiting for a worker".to_owned());
+    }
     if progress.stage == "passes" {
         parts.push(format!("pass {}", progress.pass));
         parts.extend(progress.n_moved.map(|n| format!("{n} moved")));
@@ -80,7 +83,7 @@ fn describe(progress: &Progress) -> String {
                 .map(|inertia| format!("inertia {inertia:.3e}")),
         );
     }
-    let seconds = progress.elapsed.as_secs_f64();
+    let seconds = progress.elapsed_ms as f64 / 1e3;
     if seconds > 0.05 && progress.n_done > 0 {
         let rows = progress.n_rows as f64 * progress.n_done as f64 / progress.n_parts.max(1) as f64;
         parts.push(format!("{} rows/s", short(rows / seconds)));
@@ -91,7 +94,8 @@ fn describe(progress: &Progress) -> String {
     parts.join(", ")
 }
 
-fn short(value: f64) -> String {
+/// A rate, in three digits or so.
+pub fn short(value: f64) -> String {
     match value {
         v if v >= 1e9 => format!("{:.1} G", v / 1e9),
         v if v >= 1e6 => format!("{:.1} M", v / 1e6),

@@ -1,12 +1,11 @@
-//! The files of a run directory, committed last.
+//! The files of a run directory beside the assignments.
 
 use clientele_coordinator::model::Model;
 use clientele_data::manifest::Manifest;
-use clientele_data::run_dir::RunDir;
 use clientele_data::transform::Transform;
 use clientele_personas::{Evidence, Personas, board, personas};
 use clientele_protocol::FitSpec;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
 
@@ -24,17 +23,26 @@ struct Recipe<'a> {
     input: &'a Manifest,
 }
 
-/// Describes the model, writes every file and commits.
+/// What is read of `manifest.json` to compute a run again.
+#[derive(Deserialize)]
+pub struct Replayed {
+    /// The models.
+    pub fit: FitSpec,
+    /// The input, pinned.
+    #[serde(flatten)]
+    pub input: Manifest,
+}
+
+/// Describes the model; every file of its run by name, and the personas.
 ///
 /// # Errors
-/// When the folder cannot be written; then it is not committed.
-pub fn publish(
-    dir: RunDir,
+/// Faults of this program.
+pub fn files(
     spec: &FitSpec,
     manifest: &Manifest,
     model: &Model,
     evidence: &Evidence,
-) -> Result<Personas, Failure> {
+) -> Result<(Vec<(String, Vec<u8>)>, Personas), Failure> {
     let meaning = &model.meaning;
     let recipe = Recipe {
         algorithm_version: &meaning.algorithm_version,
@@ -50,12 +58,14 @@ pub fn publish(
         .map_err(|error| Failure::bug("the evidence does not fit").because(&error))?;
     let board = board(evidence, &personas)
         .map_err(|error| Failure::bug("the board has an error").because(&error))?;
-    dir.write_file("manifest.json", &json(&recipe)?)?;
-    dir.write_file("model.json", &json(model)?)?;
-    dir.write_file("personas.json", &json(&personas)?)?;
-    dir.write_file("board.html", board.as_bytes())?;
-    dir.commit()?;
-    Ok(personas)
+    let files = [
+        ("manifest.json", json(&recipe)?),
+        ("model.json", json(model)?),
+        ("personas.json", json(&personas)?),
+        ("board.html", board.into_bytes()),
+    ];
+    let named = files.map(|(name, bytes)| (name.to_owned(), bytes));
+    Ok((named.into(), personas))
 }
 
 fn json(value: &impl Serialize) -> Result<Vec<u8>, Failure> {

@@ -4,76 +4,98 @@ use clientele_data::manifest::{Columns, TableSpec};
 use clientele_data::run_dir::RunDir;
 use clientele_features::{FeatureEntry, FitSettings, Unit};
 
-use crate::args::FitArgs;
+use clientele_protocol::FitSpec;
+
+use crate::args::{FitArgs, ModelArgs, TableArgs};
+use crate::cluster::client;
 use crate::evidence::Story;
 use crate::failure::Failure;
 use crate::job::{self, Job};
 use crate::machine::Machine;
-use crate::summary;
 
-/// Fits and publishes.
+/// Fits and publishes: here, or on a cluster.
 pub fn fit(args: &FitArgs) -> Result<(), Failure> {
+    if let Some(url) = &args.cluster.coordinator {
+        return client::fit(url, args);
+    }
     let machine = Machine::new(&args.machine)?;
     let (mut spec, nulls) = job::fit_spec(&args.model, &FitSettings::default())?;
     let table = TableSpec {
-        inputs: args.tables.clone(),
-        id: args.id.clone(),
+        inputs: args.table.tables.clone(),
+        id: args.table.id.clone(),
         columns: args
+            .table
             .columns
             .clone()
             .map_or(Columns::AllNumeric, Columns::Named),
         nulls,
-        value: args.value.clone(),
+        value: args.table.value.clone(),
     };
     let planned = job::plan(&table)?;
     let manifest = &planned.manifest;
-    if let Some(file) = &args.init {
+    if let Some(file) = &args.table.init {
         let features: Vec<String> = manifest
             .features()
             .iter()
             .map(|column| column.name.clone())
             .collect();
-        let rows = job::read_init(file, &features)?;
-        let n_clusters = rows.len();
-        if args
-            .model
-            .k
-            .is_some_and(|k| (k.min, k.max) != (n_clusters, n_clusters))
-        {
-            return Err(Failure::usage(format!(
-                "--init has {n_clusters} centroids, and --k asks for something else"
-            ))
-            .hint("leave --k away: --init decides it"));
-        }
-        spec.k_range = (n_clusters, n_clusters);
-        spec.n_restarts = 1;
-        spec.init = Some(rows);
-        spec.check()?;
+        start_from(&mut spec, &args.model, job::read_init(file, &features)?)?;
     }
+    let sources = format!(
+        "{} files, {} rows",
+        manifest.files().len(),
+        manifest.n_rows()
+    );
     let story = Story {
+        sources: vec![sources],
+        ..story(&args.table)
+    };
+    let dir = RunDir::create(&*args.out)?;
+    let job = Job {
+        planned,
+        spec,
+        machine,
+        story,
+    };
+    job::run(&job, dir)?.print(args.machine.format)
+}
+
+/// Starts from given centroids, in raw units, instead of seeding.
+///
+/// # Errors
+/// When `--k` asks for another number of them.
+pub fn start_from(
+    spec: &mut FitSpec,
+    args: &ModelArgs,
+    centroids: Vec<Vec<f64>>,
+) -> Result<(), Failure> {
+    let n_clusters = centroids.len();
+    if args
+        .k
+        .is_some_and(|k| (k.min, k.max) != (n_clusters, n_clusters))
+    {
+        return Err(Failure::usage(format!(
+            "--init has {n_clusters} centroids, and --k asks for something else"
+        ))
+        .hint("leave --k away: --init decides it"));
+    }
+    spec.k_range = (n_clusters, n_clusters);
+    spec.n_restarts = 1;
+    spec.init = Some(centroids);
+    spec.check()?;
+    Ok(())
+}
+
+/// What is told of a table of which only its columns are known.
+pub fn story(args: &TableArgs) -> Story {
+    Story {
         title: args
             .title
             .clone()
             .unwrap_or_else(|| "Customer personas".into()),
-        sources: vec![format!(
-            "{} files, {} rows",
-            manifest.files().len(),
-            manifest.n_rows()
-        )],
         value: args.value.as_deref().map(value_entry),
         ..Story::default()
-    };
-    let dir = RunDir::create(&args.out)?;
-    let finished = job::run(
-        &Job {
-            planned,
-            spec,
-            machine,
-            story,
-        },
-        dir,
-    )?;
-    summary::print(&finished, args.machine.format, "")
+    }
 }
 
 /// A value column that nothing is known of but its name.

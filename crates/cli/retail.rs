@@ -9,13 +9,15 @@ use clientele_data::run_dir::RunDir;
 use clientele_features::{BuildOptions, Config, FeatureTable};
 use clientele_personas::Counted;
 use clientele_protocol::FitSpec;
+use clientele_protocol::jobs::FitJob;
 
 use crate::args::{BackendArg, FeaturesArgs, InitArgs, MachineArgs, ModelArgs, RunArgs};
+use crate::cluster::client::{self, Places};
 use crate::evidence::Story;
 use crate::failure::Failure;
-use crate::job::{self, Finished, Job};
+use crate::job::{self, Job};
 use crate::machine::Machine;
-use crate::summary;
+use crate::summary::Summary;
 
 /// The folder of a run that holds its feature table.
 const FEATURES_DIR: &str = "features";
@@ -24,9 +26,44 @@ const FEATURES_DIR: &str = "features";
 pub fn run(args: &RunArgs) -> Result<(), Failure> {
     let config = load(&args.config)?;
     let settings = Settings::new(&config, &args.model, &args.machine)?;
-    let dir = RunDir::create(&args.out)?;
-    let finished = fit(&config, settings, dir)?;
-    summary::print(&finished, args.machine.format, currency(&config))
+    if let Some(url) = &args.cluster.coordinator {
+        return run_on_cluster(url, args, &config, settings);
+    }
+    let dir = RunDir::create(&*args.out)?;
+    fit(&config, settings, dir)?.print(args.machine.format)
+}
+
+/// Features are made here, into the run directory; everything after that is the cluster's.
+fn run_on_cluster(
+    url: &str,
+    args: &RunArgs,
+    config: &Config,
+    settings: Settings,
+) -> Result<(), Failure> {
+    let places = Places::new(&args.cluster)?;
+    let out = places.locate(&args.out.display().to_string())?;
+    let dir = RunDir::create(&*args.out)?;
+    let (features, _) = build_features(config, &settings.machine, &dir)?;
+    // The coordinator goes on in this folder.
+    drop(dir);
+    let table = table_spec(&features, settings.nulls);
+    let job = FitJob {
+        tables: vec![places.locate(&features.path.display().to_string())?],
+        id: table.id,
+        columns: features
+            .features
+            .iter()
+            .map(|entry| entry.name.clone())
+            .collect(),
+        value: table.value,
+        nulls: settings.nulls,
+        out,
+        spec: settings.spec,
+        story: client::story_json(&story(config, &features))?,
+        adopt_out: true,
+        wait_for_workers_ms: client::wait_ms(&args.cluster),
+    };
+    client::submit_and_follow(url, &args.cluster, &job, args.machine.format, &args.out)
 }
 
 /// What a config and flags come to; checked before anything is written.
@@ -56,49 +93,51 @@ impl Settings {
 ///
 /// # Errors
 /// Whatever ends the run; then nothing is published.
-pub fn fit(config: &Config, settings: Settings, dir: RunDir) -> Result<Finished, Failure> {
+pub fn fit(config: &Config, settings: Settings, dir: RunDir) -> Result<Summary, Failure> {
     let Settings {
         spec,
         nulls,
         machine,
     } = settings;
+    let (features, seconds) = build_features(config, &machine, &dir)?;
+    let job = Job {
+        planned: job::plan(&table_spec(&features, nulls))?,
+        spec,
+        machine,
+        story: story(config, &features),
+    };
+    let mut summary = job::run(&job, dir)?;
+    summary.note("features", seconds);
+    summary.note("total", seconds);
+    Ok(summary)
+}
+
+/// Makes the feature table inside of a run directory; it, and the seconds it took.
+fn build_features(
+    config: &Config,
+    machine: &Machine,
+    dir: &RunDir,
+) -> Result<(FeatureTable, f64), Failure> {
     let started = Instant::now();
     let options = BuildOptions {
         memory_bytes: Some(machine.memory_bytes),
         n_threads: machine.threads(),
     };
-    let features =
-        clientele_features::build(config, &job::path_of(&dir).join(FEATURES_DIR), &options)?;
-    let seconds = started.elapsed().as_secs_f64();
-    let table = TableSpec {
+    let out = job::path_of(dir).join(FEATURES_DIR);
+    let features = clientele_features::build(config, &out, &options)?;
+    Ok((features, started.elapsed().as_secs_f64()))
+}
+
+/// What of a feature table is clustered.
+fn table_spec(features: &FeatureTable, nulls: NullPolicy) -> TableSpec {
+    let names = features.features.iter().map(|entry| entry.name.clone());
+    TableSpec {
         inputs: vec![features.path.display().to_string()],
         id: Some(features.id_column.clone()),
-        columns: Columns::Named(
-            features
-                .features
-                .iter()
-                .map(|entry| entry.name.clone())
-                .collect(),
-        ),
+        columns: Columns::Named(names.collect()),
         nulls,
         value: features.value.as_ref().map(|entry| entry.name.clone()),
-    };
-    let planned = job::plan(&table)?;
-    let story = story(config, &features);
-    let mut finished = job::run(
-        &Job {
-            planned,
-            spec,
-            machine,
-            story,
-        },
-        dir,
-    )?;
-    finished.seconds.insert(0, ("features", seconds));
-    if let Some((_, total)) = finished.seconds.last_mut() {
-        *total += seconds;
     }
-    Ok(finished)
 }
 
 /// `clientele features`.

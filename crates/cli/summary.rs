@@ -1,26 +1,183 @@
 //! What a finished run prints on standard output.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 
-use clientele_personas::format;
-use serde_json::{Map, Value, json};
+use clientele_coordinator::machine::Outcome;
+use clientele_coordinator::model::{BackendRows, Model};
+use clientele_kmeans::lloyd::StopReason;
+use clientele_personas::{Personas, format};
+use serde::{Deserialize, Serialize};
 
 use crate::args::Format;
 use crate::failure::Failure;
-use crate::job::Finished;
 use crate::machine::peak_rss_bytes;
 
 /// Width of the longest persona name that a table shows whole.
 const NAME_WIDTH: usize = 44;
 
-/// Prints the summary.
-///
-/// # Errors
-/// When standard output is closed.
-pub fn print(finished: &Finished, as_format: Format, currency: &str) -> Result<(), Failure> {
-    match as_format {
-        Format::Json => print_json(&to_json(finished)),
-        Format::Text => print_lines(&to_text(finished, currency)),
+/// What is told of a finished run. Made where it was computed, printed where it was asked for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Summary {
+    /// The run directory.
+    pub run: String,
+    /// BLAKE3 of everything the model means.
+    pub model_hash: String,
+    /// Of the set of canonical assignment rows.
+    pub assignments_hash: String,
+    n_rows: u64,
+    n_clusters: usize,
+    inertia: f64,
+    n_iter: u32,
+    stop_reason: StopReason,
+    n_passes: u32,
+    certified: u64,
+    backend: Vec<BackendRows>,
+    rescued_blocks: u64,
+    /// Answers that were late, repeated or foreign, and did not count.
+    dropped_answers: u64,
+    seconds: BTreeMap<String, f64>,
+    peak_rss_bytes: Option<u64>,
+    currency: String,
+    personas: Vec<PersonaLine>,
+    warnings: Vec<String>,
+}
+
+/// One persona, by rank.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct PersonaLine {
+    persona_id: usize,
+    rank: usize,
+    name: String,
+    size: u64,
+    share: f64,
+    value_share: Option<f64>,
+    value_each: Option<f64>,
+}
+
+/// Stages in the order they are told.
+const STAGES: [&str; 8] = [
+    "features", "plan", "ingest", "seeding", "passes", "final", "publish", "total",
+];
+
+impl Summary {
+    /// Of `outcome`; where it is published is not known yet.
+    pub fn new(model: &Model, personas: &Personas, currency: &str, outcome: &Outcome) -> Self {
+        let personas = personas.personas.iter().map(|persona| PersonaLine {
+            persona_id: persona.persona_id,
+            rank: persona.rank,
+            name: persona.name.clone(),
+            size: persona.size,
+            share: persona.share,
+            value_share: persona.value_share,
+            value_each: persona
+                .value_total
+                .map(|total| total / persona.size.max(1) as f64),
+        });
+        Self {
+            run: String::new(),
+            model_hash: model.model_hash.clone(),
+            assignments_hash: model.assignments_hash.clone(),
+            n_rows: model.meaning.n_rows,
+            n_clusters: model.meaning.n_clusters,
+            inertia: model.meaning.inertia,
+            n_iter: model.meaning.n_iter,
+            stop_reason: model.meaning.stop_reason,
+            n_passes: outcome.n_passes,
+            certified: model.certified,
+            backend: model.backends.clone(),
+            rescued_blocks: outcome.n_rescued,
+            dropped_answers: outcome.n_dropped,
+            seconds: BTreeMap::new(),
+            peak_rss_bytes: peak_rss_bytes(),
+            currency: currency.to_owned(),
+            personas: personas.collect(),
+            warnings: outcome.fitted.warnings.clone(),
+        }
+    }
+
+    /// Notes how long a stage took, on top of what was noted of it.
+    pub fn note(&mut self, stage: &str, seconds: f64) {
+        *self.seconds.entry(stage.to_owned()).or_default() += seconds;
+    }
+
+    /// What the user should know.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Prints it.
+    ///
+    /// # Errors
+    /// When standard output is closed.
+    pub fn print(&self, as_format: Format) -> Result<(), Failure> {
+        match as_format {
+            Format::Json => print_json(self),
+            Format::Text => print_lines(&self.text()),
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut lines = vec![self.table()];
+        lines.push(format!("board        {}/board.html", self.run));
+        lines.push(format!("assignments  {}/assignments", self.run));
+        let backends: Vec<String> = self
+            .backend
+            .iter()
+            .map(|ran| {
+                format!(
+                    "{} ({} rows over all passes)",
+                    ran.backend,
+                    format::count(ran.n_rows)
+                )
+            })
+            .collect();
+        lines.push(format!("backend      {}", backends.join(", ")));
+        if self.rescued_blocks > 0 {
+            lines.push(format!(
+                "rescued      {} blocks that the GPU could not finish",
+                self.rescued_blocks
+            ));
+        }
+        lines.push(format!("model        {:.16}", self.model_hash));
+        let told = STAGES.iter().filter_map(|stage| {
+            let seconds = self.seconds.get(*stage)?;
+            Some(format!("{stage} {seconds:.2}"))
+        });
+        let seconds: Vec<String> = told.collect();
+        lines.push(format!("seconds      {}", seconds.join(", ")));
+        lines.join("\n") + "\n"
+    }
+
+    fn table(&self) -> String {
+        let names = self.personas.iter().map(|p| p.name.chars().count());
+        let width = names.max().unwrap_or(0).clamp(7, NAME_WIDTH);
+        let mut table = format!(
+            "rank  {:<width$}  {:>10}  {:>7}",
+            "persona", "customers", "share"
+        );
+        if self.personas.iter().any(|p| p.value_each.is_some()) {
+            table += &format!("  {:>11}  {:>12}", "value share", "value each");
+        }
+        table.push('\n');
+        for persona in &self.personas {
+            let name: String = persona.name.chars().take(width).collect();
+            table += &format!(
+                "{:>4}  {name:<width$}  {:>10}  {:>7}",
+                persona.rank,
+                format::count(persona.size),
+                format::percent(persona.share)
+            );
+            if let (Some(share), Some(each)) = (persona.value_share, persona.value_each) {
+                table += &format!(
+                    "  {:>11}  {:>12}",
+                    format::percent(share),
+                    format::money(each, &self.currency)
+                );
+            }
+            table.push('\n');
+        }
+        table
     }
 }
 
@@ -28,11 +185,17 @@ pub fn print(finished: &Finished, as_format: Format, currency: &str) -> Result<(
 ///
 /// # Errors
 /// When standard output is closed.
-pub fn print_json(value: &Value) -> Result<(), Failure> {
-    print_lines(&format!("{value:#}\n"))
+pub fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    let json = serde_json::to_string_pretty(value)
+        .map_err(|error| Failure::bug("a result is not JSON").because(&error))?;
+    print_lines(&(json + "\n"))
 }
 
-fn print_lines(text: &str) -> Result<(), Failure> {
+/// Prints text.
+///
+/// # Errors
+/// When standard output is closed.
+pub fn print_lines(text: &str) -> Result<(), Failure> {
     std::io::stdout()
         .lock()
         .write_all(text.as_bytes())
@@ -43,109 +206,4 @@ fn print_lines(text: &str) -> Result<(), Failure> {
             )
             .because(&error)
         })
-}
-
-fn to_json(finished: &Finished) -> Value {
-    let model = &finished.model;
-    let seconds: Map<String, Value> = finished
-        .seconds
-        .iter()
-        .map(|(stage, s)| ((*stage).into(), json!(s)))
-        .collect();
-    json!({
-        "run": finished.dir,
-        "model_hash": model.model_hash,
-        "assignments_hash": model.assignments_hash,
-        "n_rows": model.meaning.n_rows,
-        "n_clusters": model.meaning.n_clusters,
-        "inertia": model.meaning.inertia,
-        "n_iter": model.meaning.n_iter,
-        "stop_reason": model.meaning.stop_reason,
-        "n_passes": finished.n_passes,
-        "certified": model.certified,
-        "backend": model.backends,
-        "rescued_blocks": finished.n_rescued,
-        "seconds": seconds,
-        "peak_rss_bytes": peak_rss_bytes(),
-        "personas": finished.personas.personas.iter().map(|p| json!({
-            "persona_id": p.persona_id, "rank": p.rank, "name": p.name, "size": p.size, "share": p.share,
-        })).collect::<Vec<_>>(),
-        "warnings": finished.warnings,
-    })
-}
-
-fn to_text(finished: &Finished, currency: &str) -> String {
-    let model = &finished.model;
-    let mut lines = vec![persona_table(finished, currency)];
-    lines.push(format!(
-        "board        {}",
-        finished.dir.join("board.html").display()
-    ));
-    lines.push(format!(
-        "assignments  {}",
-        finished.dir.join("assignments").display()
-    ));
-    let backends: Vec<String> = model
-        .backends
-        .iter()
-        .map(|ran| {
-            format!(
-                "{} ({} rows over all passes)",
-                ran.backend,
-                format::count(ran.n_rows)
-            )
-        })
-        .collect();
-    lines.push(format!("backend      {}", backends.join(", ")));
-    if finished.n_rescued > 0 {
-        lines.push(format!(
-            "rescued      {} blocks that the GPU could not finish",
-            finished.n_rescued
-        ));
-    }
-    lines.push(format!("model        {}", &model.model_hash[..16]));
-    let seconds: Vec<String> = finished
-        .seconds
-        .iter()
-        .map(|(stage, s)| format!("{stage} {s:.2}"))
-        .collect();
-    lines.push(format!("seconds      {}", seconds.join(", ")));
-    lines.join("\n") + "\n"
-}
-
-fn persona_table(finished: &Finished, currency: &str) -> String {
-    let has_value = finished.personas.value_total.is_some();
-    let names = finished
-        .personas
-        .personas
-        .iter()
-        .map(|p| p.name.chars().count());
-    let width = names.max().unwrap_or(0).clamp(7, NAME_WIDTH);
-    let mut table = format!(
-        "rank  {:<width$}  {:>10}  {:>7}",
-        "persona", "customers", "share"
-    );
-    if has_value {
-        table += &format!("  {:>11}  {:>12}", "value share", "value each");
-    }
-    table.push('\n');
-    for persona in &finished.personas.personas {
-        let name: String = persona.name.chars().take(width).collect();
-        table += &format!(
-            "{:>4}  {name:<width$}  {:>10}  {:>7}",
-            persona.rank,
-            format::count(persona.size),
-            format::percent(persona.share)
-        );
-        if let (Some(share), Some(total)) = (persona.value_share, persona.value_total) {
-            let each = total / persona.size.max(1) as f64;
-            table += &format!(
-                "  {:>11}  {:>12}",
-                format::percent(share),
-                format::money(each, currency)
-            );
-        }
-        table.push('\n');
-    }
-    table
 }

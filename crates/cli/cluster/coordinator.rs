@@ -1,0 +1,115 @@
+//! `clientele coordinator`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clientele_coordinator::cluster::Limits;
+use clientele_coordinator::server::{ServerOptions, StorageCalls, metrics, serve};
+use clientele_data::{ErrorKind, Location, Stores};
+use clientele_proto::connection;
+use clientele_proto::security::ServerSecurity;
+use tokio::net::TcpListener;
+
+use super::publisher::BoardPublisher;
+use super::{runtime, signals};
+use crate::args::CoordinatorArgs;
+use crate::failure::Failure;
+
+/// Where jobs are remembered, in the first store.
+const STATE: &str = "_clientele";
+
+/// How long open connections may take to end after the first signal.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Leads a cluster until a signal.
+pub fn run(args: &CoordinatorArgs) -> Result<(), Failure> {
+    let stores = Stores::parse(&args.stores.stores)?;
+    let state = match &args.state {
+        Some(text) => text.parse::<Location>()?,
+        None => {
+            let first = args.stores.stores.first();
+            let alias = first.and_then(|text| text.split_once('='));
+            Location::new(alias.map_or("local", |(alias, _)| alias), STATE)?
+        }
+    };
+    let security = ServerSecurity::new(
+        args.listen,
+        args.tls_cert.clone(),
+        args.tls_key.clone(),
+        args.tls_ca.clone(),
+        args.token_file.clone(),
+    )?;
+    for warning in security.warnings() {
+        eprintln!("warning: {warning}");
+    }
+    let scheme = if security.is_encrypted() {
+        "https"
+    } else {
+        "http"
+    };
+    let counted = Arc::new(metrics::Metrics::new());
+    let options = ServerOptions {
+        state: stores.folder(&state)?,
+        stores: stores.clone(),
+        limits: Limits {
+            max_running: args.max_running.max(1),
+            max_queued: args.max_queued,
+            max_workers: args.max_workers,
+            wait_for_workers: Duration::from_secs(args.wait_for_workers),
+            ..Limits::default()
+        },
+        publisher: Arc::new(BoardPublisher),
+        security,
+        has_reflection: args.reflection,
+        storage: StorageCalls::Threads,
+        metrics: counted.clone(),
+    };
+    let runtime = runtime()?;
+    let served = runtime.block_on(async {
+        let mut stop = signals::stop()?;
+        let incoming =
+            connection::listen(args.listen).map_err(|error| cannot_bind(args.listen, &error))?;
+        let address = incoming
+            .local_addr()
+            .map_err(|error| cannot_bind(args.listen, &error))?;
+        // Whoever starts it with port 0 reads the port here.
+        eprintln!("coordinator listening on {scheme}://{address}");
+        for alias in stores.aliases() {
+            tracing::debug!(alias, "a store");
+        }
+        if let Some(address) = args.metrics_listen {
+            let listener = TcpListener::bind(address)
+                .await
+                .map_err(|error| cannot_bind(address, &error))?;
+            if let Ok(address) = listener.local_addr() {
+                eprintln!("metrics on http://{address}/metrics");
+            }
+            let mut stop = stop.clone();
+            let ended = async move {
+                let _ = stop.wait_for(|stop| *stop).await;
+            };
+            tokio::spawn(metrics::serve(listener, counted, ended));
+        }
+        let stopping = stop.clone();
+        let serving = serve(options, incoming, stopping);
+        // A connection that stays open must not keep the process alive.
+        let too_long = async {
+            let _ = stop.wait_for(|stop| *stop).await;
+            tokio::time::sleep(GRACE).await;
+        };
+        tokio::select! {
+            served = serving => served.map_err(|error| {
+                Failure::new(ErrorKind::Transient, "the coordinator has stopped").because(&error)
+            }),
+            () = too_long => Ok(()),
+        }
+    });
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    served
+}
+
+fn cannot_bind(address: std::net::SocketAddr, error: &std::io::Error) -> Failure {
+    Failure::usage(format!("cannot listen on {address}"))
+        .because(error)
+        .hint("choose another port with `--listen`; port 0 is any free one")
+}
