@@ -82,7 +82,7 @@ impl TryFrom<v1::Answer> for Answer {
             }
             Body::Pass(v1::PassAnswer { partials }) => {
                 let n_values: usize = partials.iter().map(|partial| partial.sums.len()).sum();
-                check::within("sums", n_values as u64, 0..=MAX_PASS_VALUES as i128)?;
+                check::within("n_values", n_values as u64, 0..=MAX_PASS_VALUES as i128)?;
                 let partials = partials.into_iter().map(Partial::try_from);
                 Self::Pass(partials.collect::<Result<_, _>>()?)
             }
@@ -116,7 +116,7 @@ impl TryFrom<v1::Partial> for Partial {
             n_moved,
             n_rechecked,
         } = message;
-        check::within("counts", counts.len() as u64, 1..=MAX_CLUSTERS as i128)?;
+        check::within("n_clusters", counts.len() as u64, 1..=MAX_CLUSTERS as i128)?;
         let n_features = sums.len() / counts.len();
         check::within("n_features", n_features as u64, check::FEATURES)?;
         check::shape("sums", sums.len(), counts.len() * n_features)?;
@@ -162,7 +162,7 @@ impl TryFrom<v1::IngestAnswer> for IngestPartial {
     fn try_from(message: v1::IngestAnswer) -> Result<Self, WireError> {
         const LARGEST: i128 = GRID_LIMIT as i128 - 1;
         let n_features = message.clipped_low.len();
-        check::within("clipped_low", n_features as u64, check::FEATURES)?;
+        check::within("n_features", n_features as u64, check::FEATURES)?;
         let partial = Self {
             n_rows: check::within("n_rows", message.n_rows, ROWS)?,
             n_dropped: check::within("n_dropped", message.n_dropped, ROWS)?,
@@ -222,7 +222,11 @@ impl TryFrom<v1::DuplicatesAnswer> for Duplicates {
             examples,
         } = message;
         check::within("n_surplus", n_surplus, ROWS)?;
-        check::within("examples", examples.len() as u64, 0..=MAX_EXAMPLES as i128)?;
+        check::within(
+            "n_examples",
+            examples.len() as u64,
+            0..=MAX_EXAMPLES as i128,
+        )?;
         // No customer id in a message: examples are hashes or nothing.
         let is_hash = |text: &String| {
             text.len() == 16

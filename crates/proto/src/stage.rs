@@ -89,7 +89,7 @@ pub fn decode_stage(
 fn pass(transform: Arc<Transform>, asked: v1::PassStage) -> Result<Stage, WireError> {
     check::shape("ids", asked.ids.len(), asked.centroids.len())?;
     let n_values: usize = asked.centroids.iter().map(|c| c.values.len()).sum();
-    check::within("centroids", n_values as u64, 0..=MAX_PASS_VALUES as i128)?;
+    check::within("n_values", n_values as u64, 0..=MAX_PASS_VALUES as i128)?;
     let centroids = asked.centroids.into_iter();
     Ok(Stage::Pass {
         ids: asked.ids.into_iter().map(CandidateId).collect(),
@@ -214,7 +214,7 @@ impl TryFrom<v1::StatisticsStage> for StatsRequest {
 
     fn try_from(message: v1::StatisticsStage) -> Result<Self, WireError> {
         let v1::StatisticsStage { round, features } = message;
-        check::within("features", features.len() as u64, check::FEATURES)?;
+        check::within("n_features", features.len() as u64, check::FEATURES)?;
         let features = features.into_iter().map(TryInto::try_into);
         Ok(Self {
             round,

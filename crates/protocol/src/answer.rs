@@ -4,11 +4,11 @@ use clientele_data::ErrorKind;
 use clientele_data::duplicates::Duplicates;
 use clientele_data::ingest::IngestPartial;
 use clientele_data::stats::StatsPartial;
-use clientele_kmeans::Partial;
 use clientele_kmeans::relocate::FarthestRows;
 use clientele_kmeans::seeding::Race;
+use clientele_kmeans::{Centroids, Partial};
 
-use crate::{Histograms, Stage};
+use crate::{Histograms, RelocateRequest, Stage};
 
 /// Bins of [`FinalPartial::margins`]: twentieths of `(d2 - d1) / d2`.
 pub const MARGIN_BINS: usize = 20;
@@ -204,12 +204,37 @@ impl Answer {
         Ok(())
     }
 
-    /// Whether this is an answer to `stage`, of its shape.
+    /// Whether this is an answer to `stage`, of its shape: what merging and all that follows take for granted.
     ///
     /// # Errors
     /// [`Mismatch`] when it is not.
     pub fn check(&self, stage: &Stage) -> Result<(), Mismatch> {
         let fits = match (self, stage) {
+            (Self::Statistics(partial), Stage::Statistics(request)) => {
+                partial.features.len() == request.features.len()
+                    && partial
+                        .features
+                        .iter()
+                        .zip(&request.features)
+                        .all(|(seen, asked)| seen.histograms.len() == asked.digits.len())
+            }
+            (Self::Ingest(partial), Stage::Ingest { transform, .. }) => {
+                let IngestPartial { sums, squares, .. } = &**partial;
+                let counts = [
+                    &partial.clipped_low,
+                    &partial.clipped_high,
+                    &partial.imputed,
+                ];
+                [sums.len(), squares.len()] == [transform.n_features(); 2]
+                    && counts.map(Vec::len) == [transform.n_features(); 3]
+            }
+            (Self::Duplicates(_), Stage::Duplicates { .. }) => true,
+            (Self::Seed(race), Stage::Seed { transform, round }) => {
+                race.limit() == round.limit
+                    && race
+                        .entries()
+                        .all(|entry| entry.row.len() == transform.n_features())
+            }
             (Self::Weigh(counts), Stage::Weigh { candidates, .. }) => {
                 counts.len() == candidates.n_clusters()
             }
@@ -219,16 +244,16 @@ impl Answer {
                         p.counts.len() == c.n_clusters() && p.sums.len() == c.values().len()
                     })
             }
-            (Self::Relocate(rows), Stage::Relocate { requests, .. }) => {
-                rows.len() == requests.len()
+            (Self::Relocate(lists), Stage::Relocate { requests, .. }) => {
+                lists.len() == requests.len()
+                    && lists
+                        .iter()
+                        .zip(requests)
+                        .all(|(rows, request)| fits_request(rows, request))
             }
             (Self::Final(partial), Stage::Final { centroids, .. }) => {
-                partial.sizes.len() == centroids.n_clusters()
+                fits_model(partial, centroids)
             }
-            (Self::Statistics(_), Stage::Statistics(_))
-            | (Self::Ingest(_), Stage::Ingest { .. })
-            | (Self::Duplicates(_), Stage::Duplicates { .. })
-            | (Self::Seed(_), Stage::Seed { .. }) => true,
             _ => false,
         };
         if fits {
@@ -255,6 +280,44 @@ impl Answer {
     }
 }
 
+fn fits_request(rows: &FarthestRows, request: &RelocateRequest) -> bool {
+    let (n_clusters, n_features) = (
+        request.centroids.n_clusters(),
+        request.centroids.n_features(),
+    );
+    rows.limit() == request.limit
+        && rows
+            .rows()
+            .all(|far| usize::from(far.donor) < n_clusters && far.row.len() == n_features)
+}
+
+fn fits_model(partial: &FinalPartial, centroids: &Centroids) -> bool {
+    let (n_clusters, n_features) = (centroids.n_clusters(), centroids.n_features());
+    let n_values = match partial.values.is_empty() {
+        true => 0,
+        false => n_clusters,
+    };
+    let lens = [
+        &partial.sizes,
+        &partial.seconds,
+        &partial.margins,
+        &partial.valued,
+    ]
+    .map(Vec::len);
+    let (n_counts, n_bins) = (
+        partial.histograms.raw().0.len(),
+        partial.histograms.n_bins(),
+    );
+    lens == [
+        n_clusters,
+        n_clusters * n_clusters,
+        n_clusters * MARGIN_BINS,
+        n_values,
+    ] && partial.values.len() == n_values
+        && partial.histograms.n_features() == n_features
+        && n_counts == n_clusters * n_features * n_bins
+}
+
 fn add(to: &mut [u64], from: &[u64]) {
     to.iter_mut().zip(from).for_each(|(a, b)| *a += b);
 }
@@ -262,6 +325,129 @@ fn add(to: &mut [u64], from: &[u64]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::CandidateId;
+    use clientele_data::stats::{FeatureRequest, StatsRequest};
+    use clientele_data::transform::Transform;
+    use clientele_kmeans::relocate::FarRow;
+    use clientele_kmeans::seeding::{RaceEntry, SeedRound};
+    use std::sync::Arc;
+
+    fn transform() -> Arc<Transform> {
+        let feature = |name| {
+            format!(
+                r#"{{"name":"{name}","kind":"identity","clip_low":0,"clip_high":1,"mean":0,"sd":1,"impute":null,"offset":0}}"#
+            )
+        };
+        let (a, b) = (feature("a"), feature("b"));
+        let json = format!(
+            r#"{{"kind":"none","grid_step_exponent":-20,"features":[{a},{b}],"warnings":[]}}"#
+        );
+        Arc::new(serde_json::from_str(&json).unwrap())
+    }
+
+    #[track_caller]
+    fn check_fits(stage: &Stage, good: Answer, bad: impl IntoIterator<Item = Answer>) {
+        assert_eq!(good.check(stage), Ok(()));
+        for (i, bad) in bad.into_iter().enumerate() {
+            assert!(bad.check(stage).is_err(), "bad answer {i} passed");
+        }
+    }
+
+    #[test]
+    fn statistics_are_of_the_features_asked_for() {
+        let request = |n_features| StatsRequest {
+            round: 1,
+            features: vec![FeatureRequest::default(); n_features],
+        };
+        let answer =
+            |n_features| Answer::Statistics(Box::new(StatsPartial::zero(&request(n_features))));
+        check_fits(
+            &Stage::Statistics(request(2)),
+            answer(2),
+            [answer(1), answer(3)],
+        );
+        let ingest = Stage::Ingest {
+            transform: transform(),
+            fingerprints: false,
+        };
+        let answer = |n_features| Answer::Ingest(Box::new(IngestPartial::zero(n_features)));
+        check_fits(&ingest, answer(2), [answer(1), Answer::Weigh(vec![])]);
+    }
+
+    #[test]
+    fn rows_are_of_the_space_and_the_model() {
+        let race = |limit, row| {
+            let mut race = Race::new(limit);
+            let (e, d2, key) = (1, 1, 1);
+            race.offer(RaceEntry { e, d2, key, row });
+            Answer::Seed(race)
+        };
+        let stage = Stage::Seed {
+            transform: transform(),
+            round: SeedRound {
+                round: 0,
+                seed: 0,
+                candidates: None,
+                limit: 4,
+            },
+        };
+        check_fits(&stage, race(4, &[1, 2]), [race(3, &[1, 2]), race(4, &[1])]);
+
+        let far = |limit, donor, row| {
+            let mut far = FarthestRows::new(limit);
+            let (d2, key) = (1, 1);
+            far.offer(FarRow {
+                d2,
+                key,
+                donor,
+                row,
+            });
+            Answer::Relocate(vec![far])
+        };
+        let stage = Stage::Relocate {
+            transform: transform(),
+            requests: vec![RelocateRequest {
+                candidate: CandidateId(0),
+                centroids: Centroids::new(2, vec![0; 6]),
+                limit: 3,
+            }],
+        };
+        check_fits(
+            &stage,
+            far(3, 2, &[1, 2]),
+            [
+                far(3, 3, &[1, 2]),
+                far(2, 0, &[1, 2]),
+                far(3, 0, &[1]),
+                Answer::Relocate(vec![]),
+            ],
+        );
+    }
+
+    #[test]
+    fn the_outcome_is_of_the_model() {
+        let stage = Stage::Final {
+            transform: transform(),
+            centroids: Arc::new(Centroids::new(2, vec![0; 6])),
+        };
+        let answer = |n_clusters, n_features, has_values| {
+            Answer::Final(Box::new(FinalPartial::zero(
+                n_clusters, n_features, has_values,
+            )))
+        };
+        let mut halved = FinalPartial::zero(3, 2, true);
+        halved.valued.clear();
+        check_fits(
+            &stage,
+            answer(3, 2, false),
+            [answer(2, 2, false), answer(3, 1, true)],
+        );
+        check_fits(
+            &stage,
+            answer(3, 2, true),
+            [Answer::Final(Box::new(halved))],
+        );
+    }
 
     #[test]
     fn row_hashes_add_up_in_any_order_and_carry() {

@@ -33,7 +33,7 @@ impl TryFrom<v1::FinalAnswer> for FinalPartial {
 
     fn try_from(message: v1::FinalAnswer) -> Result<Self, WireError> {
         let n_clusters = message.sizes.len();
-        check::within("sizes", n_clusters as u64, 1..=MAX_CLUSTERS as i128)?;
+        check::within("n_clusters", n_clusters as u64, 1..=MAX_CLUSTERS as i128)?;
         check::shape("seconds", message.seconds.len(), n_clusters * n_clusters)?;
         check::shape("margins", message.margins.len(), n_clusters * MARGIN_BINS)?;
         let n_values = match message.valued.len() {
@@ -106,7 +106,7 @@ fn histograms_from_wire(
 ) -> Result<Histograms, WireError> {
     let n_features = check::size("n_features", message.n_features, check::FEATURES)?;
     let n_cells = n_clusters * n_features;
-    check::within("n_used", n_cells as u64, 0..=MAX_HISTOGRAM_CELLS as i128)?;
+    check::within("n_cells", n_cells as u64, 0..=MAX_HISTOGRAM_CELLS as i128)?;
     check::shape("n_used", message.n_used.len(), n_cells)?;
     let n_used: usize = message.n_used.iter().map(|n_used| *n_used as usize).sum();
     check::shape("gaps", message.gaps.len(), n_used)?;

@@ -90,7 +90,7 @@ impl TryFrom<v1::FarthestRows> for FarthestRows {
 }
 
 fn n_rows(d2: &[u64], keys: &[u64], limit: usize) -> Result<usize, WireError> {
-    check::within("d2", d2.len() as u64, 0..=limit as i128)?;
+    check::within("n_rows", d2.len() as u64, 0..=limit as i128)?;
     check::all_within("d2", d2, 1..=MAX_D2)?;
     check::shape("keys", keys.len(), d2.len())?;
     Ok(d2.len())

@@ -32,7 +32,7 @@ impl TryFrom<v1::StatisticsAnswer> for StatsPartial {
         } = message;
         check::within("n_rows", n_rows, ROWS)?;
         check::within("n_dropped", n_dropped, ROWS)?;
-        check::within("features", features.len() as u64, check::FEATURES)?;
+        check::within("n_features", features.len() as u64, check::FEATURES)?;
         let features = features.into_iter().map(TryInto::try_into);
         Ok(Self::from_parts(
             n_rows,
