@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 pub use cluster::{
     ClientArgs, CoordinatorArgs, CredentialArgs, JobsArgs, ReplayArgs, RunIdArgs, StatusArgs,
-    StoreArgs, SubmitArgs, WatchArgs, WorkerArgs,
+    SubmitArgs, WatchArgs, WorkerArgs,
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};

@@ -80,7 +80,7 @@ impl Client {
         };
         let response = self.connect().await?.get_job(call(request)).await;
         let response = response.map_err(refused)?.into_inner();
-        Ok((status(response.status)?, workers(response.workers)?))
+        Ok((status(response.status)?, workers(response.workers)))
     }
 
     async fn list(&self) -> Result<(Vec<JobStatus>, Vec<WorkerStatus>), TaskError> {
@@ -88,7 +88,7 @@ impl Client {
         let response = self.connect().await?.list_jobs(call(request)).await;
         let response = response.map_err(refused)?.into_inner();
         let jobs = response.jobs.into_iter().map(|job| status(Some(job)));
-        Ok((jobs.collect::<Result<_, _>>()?, workers(response.workers)?))
+        Ok((jobs.collect::<Result<_, _>>()?, workers(response.workers)))
     }
 
     async fn cancel(&self, run: &str) -> Result<JobStatus, TaskError> {
@@ -163,11 +163,8 @@ fn status(status: Option<v1::JobStatus>) -> Result<JobStatus, TaskError> {
         .map_err(|error: clientele_proto::WireError| malformed(&error.to_string()))
 }
 
-fn workers(workers: Vec<v1::WorkerStatus>) -> Result<Vec<WorkerStatus>, TaskError> {
-    let workers = workers.into_iter().map(TryInto::try_into);
-    workers
-        .collect::<Result<_, clientele_proto::WireError>>()
-        .map_err(|error| malformed(&error.to_string()))
+fn workers(workers: Vec<v1::WorkerStatus>) -> Vec<WorkerStatus> {
+    workers.into_iter().map(Into::into).collect()
 }
 
 fn malformed(why: &str) -> TaskError {

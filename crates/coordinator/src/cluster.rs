@@ -13,9 +13,9 @@ use clientele_data::ErrorKind;
 use clientele_data::manifest::Manifest;
 use clientele_protocol::cluster::{Digest, OpenRun, Registration};
 use clientele_protocol::jobs::{FitJob, JobState, JobStatus, WorkerStatus};
-use clientele_protocol::{PartId, Reply, RunKey, Task, TaskError, WorkerEvent, WorkerId};
+use clientele_protocol::{PartId, Record, Reply, RunKey, Task, TaskError, WorkerEvent, WorkerId};
 
-use crate::machine::{self, Machine, Outcome, Record};
+use crate::machine::{self, Machine, Outcome};
 use crate::millis;
 use job::{JobEntry, Phase, Running};
 

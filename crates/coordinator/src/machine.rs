@@ -8,8 +8,8 @@ use clientele_data::ErrorKind;
 use clientele_data::manifest::{Manifest, ShardId};
 use clientele_protocol::jobs::JobProgress;
 use clientele_protocol::{
-    Answer, FitSpec, PartId, Reply, RowsBy, RunKey, Stage, StageSeq, Task, TaskError, WorkerEvent,
-    WorkerId,
+    Answer, FitSpec, PartId, Record, Reply, RowsBy, RunKey, Stage, StageSeq, Task, TaskError,
+    WorkerEvent, WorkerId,
 };
 
 use crate::fit::{Fit, Fitted, Next};
@@ -29,19 +29,6 @@ pub enum Event {
     Found(Box<Record>),
     /// Time has passed.
     Tick,
-}
-
-/// What a stage has come to: with the records of all stages so far a run goes on from where it was.
-#[derive(Debug, Clone)]
-pub struct Record {
-    /// The stage.
-    pub seq: StageSeq,
-    /// Over all parts.
-    pub answer: Answer,
-    /// What computed it.
-    pub ran: Vec<RowsBy>,
-    /// Blocks that a GPU could not finish and the CPU did.
-    pub n_rescued: u64,
 }
 
 /// Where a run's workers are.

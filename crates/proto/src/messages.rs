@@ -7,7 +7,7 @@ use clientele_data::{ErrorKind, Location};
 use clientele_protocol::cluster::{
     CoordinatorMessage, Digest, OpenRun, Registration, WorkerMessage,
 };
-use clientele_protocol::{PartId, Reply, RowsBy, RunKey, StageSeq, TaskError, WorkerId};
+use clientele_protocol::{PartId, Record, Reply, RowsBy, RunKey, StageSeq, TaskError, WorkerId};
 use prost::Message;
 
 use crate::check::{self, required};
@@ -42,17 +42,29 @@ pub fn decode_coordinator_message(bytes: &[u8]) -> Result<CoordinatorMessage, Wi
     check::decode::<v1::CoordinatorMessage>("CoordinatorMessage", bytes)?.try_into()
 }
 
-/// Encodes what a stage has come to, for the log of a run: an answer over all its parts.
-pub fn encode_record(record: &Reply) -> Vec<u8> {
-    reply_to_wire(record, &Digest::from_bytes([0; blake3::OUT_LEN])).encode_to_vec()
+/// Encodes what a stage has come to, for the log of a run.
+pub fn encode_record(record: &Record) -> Vec<u8> {
+    let message = v1::Record {
+        seq: record.seq.0,
+        answer: Some((&record.answer).into()),
+        ran: ran_to_wire(&record.ran),
+        n_rescued: record.n_rescued,
+    };
+    message.encode_to_vec()
 }
 
 /// Decodes what [`encode_record`] has written.
 ///
 /// # Errors
 /// [`WireError`] when these are other bytes.
-pub fn decode_record(bytes: &[u8]) -> Result<Reply, WireError> {
-    check::decode::<v1::Reply>("Reply", bytes)?.try_into()
+pub fn decode_record(bytes: &[u8]) -> Result<Record, WireError> {
+    let message: v1::Record = check::decode("Record", bytes)?;
+    Ok(Record {
+        seq: StageSeq(message.seq),
+        answer: required("answer", message.answer)?.try_into()?,
+        ran: ran_from_wire(message.ran),
+        n_rescued: message.n_rescued,
+    })
 }
 
 impl From<&WorkerMessage> for v1::WorkerMessage {
@@ -244,16 +256,12 @@ fn reply_to_wire(reply: &Reply, stage_hash: &Digest) -> v1::Reply {
         Ok(answer) => Body::Answer(answer.into()),
         Err(error) => Body::Error(error.into()),
     };
-    let ran = reply.ran.iter().map(|ran| v1::RowsBy {
-        backend: ran.backend.clone(),
-        n_rows: ran.n_rows,
-    });
     v1::Reply {
         key: Some((&reply.key).into()),
         seq: reply.seq.0,
         stage_hash: stage_hash.as_bytes().to_vec(),
         parts: reply.parts.iter().map(|part| part.0).collect(),
-        ran: ran.collect(),
+        ran: ran_to_wire(&reply.ran),
         n_rescued: reply.n_rescued,
         elapsed_us: u64::try_from(reply.elapsed.as_micros()).unwrap_or(u64::MAX),
         body: Some(body),
@@ -269,20 +277,32 @@ impl TryFrom<v1::Reply> for Reply {
             Body::Answer(answer) => Ok(answer.try_into()?),
             Body::Error(error) => Err(error.try_into()?),
         };
-        let ran = message.ran.into_iter().map(|ran| RowsBy {
-            backend: ran.backend,
-            n_rows: ran.n_rows,
-        });
         Ok(Self {
             key: run_key(message.key)?,
             seq: StageSeq(message.seq),
             parts: parts(message.parts)?,
             body,
-            ran: ran.collect(),
+            ran: ran_from_wire(message.ran),
             n_rescued: message.n_rescued,
             elapsed: Duration::from_micros(message.elapsed_us),
         })
     }
+}
+
+fn ran_to_wire(ran: &[RowsBy]) -> Vec<v1::RowsBy> {
+    let to_wire = |ran: &RowsBy| v1::RowsBy {
+        backend: ran.backend.clone(),
+        n_rows: ran.n_rows,
+    };
+    ran.iter().map(to_wire).collect()
+}
+
+fn ran_from_wire(ran: Vec<v1::RowsBy>) -> Vec<RowsBy> {
+    let from_wire = |ran: v1::RowsBy| RowsBy {
+        backend: ran.backend,
+        n_rows: ran.n_rows,
+    };
+    ran.into_iter().map(from_wire).collect()
 }
 
 impl From<&RunKey> for v1::RunKey {

@@ -98,6 +98,19 @@ pub struct Reply {
     pub elapsed: Duration,
 }
 
+/// What a stage has come to: with the records of all stages so far a run goes on from where it was.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    /// The stage.
+    pub seq: StageSeq,
+    /// Over all its parts.
+    pub answer: Answer,
+    /// What computed it.
+    pub ran: Vec<RowsBy>,
+    /// Blocks that a GPU could not finish and the CPU did.
+    pub n_rescued: u64,
+}
+
 /// Rows that a backend has processed in passes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RowsBy {

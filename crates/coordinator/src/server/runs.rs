@@ -24,11 +24,11 @@ use clientele_data::run_dir::{COMMITTED, RunDir};
 use clientele_data::{Created, Folder, Stores};
 use clientele_data::{DataError, ErrorKind};
 use clientele_protocol::jobs::{FitJob, JobState, JobStatus};
-use clientele_protocol::{Reply, RunKey, TaskError};
+use clientele_protocol::{Record, RunKey, TaskError};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Logged, Opened};
-use crate::machine::{Outcome, Record};
+use crate::machine::Outcome;
 
 /// What is written beside the assignments, and what clients are told: a pure function of its arguments.
 pub trait Publisher: Send + Sync {
@@ -250,7 +250,7 @@ impl Runs {
             return Ok(Logged::Superseded);
         }
         let name = format!("log/{:06}", record.seq.0);
-        let bytes = encode(key, record);
+        let bytes = clientele_proto::encode_record(record);
         if run.work.create_if_absent(&name, &bytes)? == Created::New {
             return Ok(Logged::Written);
         }
@@ -378,27 +378,8 @@ fn read_log(work: &Folder) -> Result<Vec<Record>, TaskError> {
     }
 }
 
-fn encode(key: &RunKey, record: &Record) -> Vec<u8> {
-    clientele_proto::encode_record(&Reply {
-        key: key.clone(),
-        seq: record.seq,
-        parts: Vec::new(),
-        body: Ok(record.answer.clone()),
-        ran: record.ran.clone(),
-        n_rescued: record.n_rescued,
-        elapsed: std::time::Duration::ZERO,
-    })
-}
-
 fn decode(name: &str, bytes: &[u8]) -> Result<Record, TaskError> {
-    let reply =
-        clientele_proto::decode_record(bytes).map_err(|error| damaged(name, &error.to_string()))?;
-    Ok(Record {
-        seq: reply.seq,
-        answer: reply.body?,
-        ran: reply.ran,
-        n_rescued: reply.n_rescued,
-    })
+    clientele_proto::decode_record(bytes).map_err(|error| damaged(name, &error.to_string()))
 }
 
 fn status(submission: &Submission, ended: Ended) -> JobStatus {

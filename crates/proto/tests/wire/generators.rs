@@ -120,8 +120,12 @@ pub fn worker_message() -> impl Strategy<Value = WorkerMessage> {
                 stores: fields.6,
             })
         });
-    let opened = (run_key(), option::of(task_error()))
-        .prop_map(|(key, error)| WorkerMessage::RunOpened { key, error });
+    let resident = prop_oneof![
+        vec((0..u32::MAX).prop_map(PartId), 0..4).prop_map(Ok),
+        task_error().prop_map(Err),
+    ];
+    let opened = (run_key(), resident)
+        .prop_map(|(key, resident)| WorkerMessage::RunOpened { key, resident });
     let reply = (reply(), digest()).prop_map(|(reply, stage_hash)| WorkerMessage::Reply {
         reply: Box::new(reply),
         stage_hash,
