@@ -17,6 +17,8 @@ use clientele_protocol::{PartId, Record, Reply, RunKey, Task, TaskError, WorkerE
 
 use crate::machine::{self, Machine, Outcome};
 use crate::millis;
+pub use crate::schedule::Fault;
+
 use job::{JobEntry, Phase, Running};
 
 /// A worker that says nothing for this long has lost its parts to the others.
@@ -38,6 +40,8 @@ pub struct Limits {
     pub max_workers: usize,
     /// How long a job waits while there is no worker.
     pub wait_for_workers: Duration,
+    /// A rule to break; for tests.
+    pub fault: Option<Fault>,
 }
 
 impl Default for Limits {
@@ -48,6 +52,7 @@ impl Default for Limits {
             max_ended: 1_000,
             max_workers: 1_000,
             wait_for_workers: Duration::from_secs(600),
+            fault: None,
         }
     }
 }
@@ -426,7 +431,13 @@ impl Cluster {
             nonce: opened.nonce,
             manifest_hash: opened.manifest_hash,
         };
-        match Running::new(open_run, &entry.job.spec, opened.manifest, now) {
+        match Running::new(
+            open_run,
+            &entry.job.spec,
+            opened.manifest,
+            self.limits.fault,
+            now,
+        ) {
             Ok(running) => {
                 let open_run = running.open_run.clone();
                 entry.phase = Phase::Running(Box::new(running));

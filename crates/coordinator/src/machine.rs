@@ -13,7 +13,7 @@ use clientele_protocol::{
 };
 
 use crate::fit::{Fit, Fitted, Next};
-use crate::schedule::{Counted, Load, MAX_DEATHS, Schedule};
+use crate::schedule::{Counted, Fault, Load, MAX_DEATHS, Schedule};
 use crate::{FitError, millis};
 
 /// Something happened.
@@ -40,7 +40,10 @@ pub enum Place {
         n_workers: usize,
     },
     /// Elsewhere: they come and go, and the run waits for them. Every stage is recorded before the next one begins.
-    Remote,
+    Remote {
+        /// A rule to break; for tests.
+        fault: Option<Fault>,
+    },
 }
 
 /// Something is to be done.
@@ -119,7 +122,10 @@ impl Machine {
         let fit = Fit::new(spec, manifest.clone())?;
         let (stage, n_parts) = fit.stage();
         let seq = StageSeq(0);
-        let mut schedule = Schedule::new(place == Place::Remote);
+        let mut schedule = match place {
+            Place::InProcess { .. } => Schedule::new(false),
+            Place::Remote { fault } => Schedule::new(true).with_fault(fault),
+        };
         schedule.open_stage(parts_of(&stage, seq, n_parts, &manifest));
         Ok(Self {
             key,
@@ -137,7 +143,7 @@ impl Machine {
             n_rescued: 0,
             n_awaited: match place {
                 Place::InProcess { n_workers } => n_workers,
-                Place::Remote => 0,
+                Place::Remote { .. } => 0,
             },
             place,
             stage_ran: BTreeMap::new(),
@@ -195,7 +201,7 @@ impl Machine {
                 );
                 self.lose(worker)?;
                 self.n_awaited = self.n_awaited.saturating_sub(1);
-                if self.schedule.n_workers() == 0 && self.place != Place::Remote {
+                if self.schedule.n_workers() == 0 && !self.is_remote() {
                     return Err(FitError::NoWorkers { reason });
                 }
             }
@@ -251,7 +257,7 @@ impl Machine {
         };
         // Only what may have a twin need be compared.
         let digest = match self.place {
-            Place::Remote => clientele_proto::answer_digest(&answer),
+            Place::Remote { .. } => clientele_proto::answer_digest(&answer),
             Place::InProcess { .. } => blake3::Hash::from_bytes([0; blake3::OUT_LEN]),
         };
         let counted = if is_current {
@@ -290,13 +296,17 @@ impl Machine {
             });
             match self.place {
                 Place::InProcess { .. } => self.close_stage(*record, now, actions)?,
-                Place::Remote => {
+                Place::Remote { .. } => {
                     actions.push(Action::Log(record.clone()));
                     self.record = Some(record);
                 }
             }
         }
         Ok(())
+    }
+
+    fn is_remote(&self) -> bool {
+        matches!(self.place, Place::Remote { .. })
     }
 
     /// A worker has no answer. What may work when tried again is tried again, elsewhere or alone.
@@ -306,7 +316,7 @@ impl Machine {
         parts: &[PartId],
         error: TaskError,
     ) -> Result<(), FitError> {
-        if self.place != Place::Remote || error.kind != ErrorKind::Transient {
+        if !self.is_remote() || error.kind != ErrorKind::Transient {
             return Err(FitError::Task(error));
         }
         tracing::warn!(run = self.key.run, worker = worker.0, %error, "a worker could not answer; its shards are asked again");

@@ -47,6 +47,14 @@ pub struct Schedule {
     counted: BTreeMap<(StageSeq, Vec<PartId>), Digest>,
     /// Whether late leases are given to idle workers as well. In one process, where a worker's silence means nothing, they are not.
     gives_twins: bool,
+    fault: Option<Fault>,
+}
+
+/// A rule that is broken on purpose, so that tests can show that they would notice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// An answer counts each time it comes.
+    CountTwice,
 }
 
 /// What is being asked.
@@ -113,6 +121,11 @@ impl Schedule {
             gives_twins,
             ..Self::default()
         }
+    }
+
+    /// With a rule broken.
+    pub fn with_fault(self, fault: Option<Fault>) -> Self {
+        Self { fault, ..self }
     }
 
     /// Opens a stage; its parts are numbered from 0.
@@ -410,6 +423,9 @@ impl Schedule {
         }
         self.note_speed(id, parts, elapsed);
         let key = (self.stage.seq, parts.to_vec());
+        if self.fault == Some(Fault::CountTwice) {
+            return self.count(id, parts, answer, digest);
+        }
         if let Some(counted) = self.counted.get(&key) {
             return Ok(if *counted == digest {
                 Counted::Repeated
@@ -426,10 +442,21 @@ impl Schedule {
             }
             return Ok(Counted::Repeated);
         }
+        self.count(id, parts, answer, digest)
+    }
+
+    fn count(
+        &mut self,
+        id: WorkerId,
+        parts: &[PartId],
+        answer: Answer,
+        digest: Digest,
+    ) -> Result<Counted, Mismatch> {
         match &mut self.merged {
             Some(merged) => merged.merge(answer)?,
             none => *none = Some(answer),
         }
+        let key = (self.stage.seq, parts.to_vec());
         self.counted.insert(key, digest);
         for part in parts {
             self.answered.insert(*part);

@@ -9,7 +9,7 @@ use clientele_protocol::cluster::OpenRun;
 use clientele_protocol::jobs::{FitJob, JobState, JobStatus};
 use clientele_protocol::{FitSpec, RunKey, TaskError};
 
-use super::Action;
+use super::{Action, Fault};
 use crate::FitError;
 use crate::machine::{Machine, Place};
 
@@ -63,11 +63,13 @@ impl Running {
         open_run: OpenRun,
         spec: &FitSpec,
         manifest: Arc<Manifest>,
+        fault: Option<Fault>,
         now: Duration,
     ) -> Result<Self, FitError> {
         let key = open_run.key.clone();
+        let place = Place::Remote { fault };
         Ok(Self {
-            machine: Machine::new(key, spec.clone(), manifest, Place::Remote, now)?,
+            machine: Machine::new(key, spec.clone(), manifest, place, now)?,
             open_run,
             waiting_since: Some(now),
         })

@@ -21,7 +21,7 @@ pub enum Execution {
     /// On a thread of its own, so that it stays able to talk.
     Thread,
     /// Between two messages, after a simulated time a task: for simulations, in which nothing may depend on threads.
-    Simulated(fn(nth_task: u64) -> Duration),
+    Simulated(fn(name: &str, nth_task: u64) -> Duration),
 }
 
 /// All runs of one worker.
@@ -65,7 +65,9 @@ type Piece = Box<dyn FnOnce() + Send>;
 enum Work {
     Thread(std::sync::mpsc::Sender<Piece>),
     Simulated {
-        duration: fn(u64) -> Duration,
+        /// Of the worker's name and the number of the task.
+        duration: fn(&str, u64) -> Duration,
+        name: String,
         n_tasks: u64,
     },
 }
@@ -75,6 +77,7 @@ impl Runs {
         let work = match options.execution {
             Execution::Simulated(duration) => Work::Simulated {
                 duration,
+                name: options.name.clone(),
                 n_tasks: 0,
             },
             Execution::Thread => {
@@ -185,7 +188,7 @@ impl Runs {
             Some(known) if known.seq == seq && known.hash == stage_hash => known.stage.clone(),
             _ => Err(unknown_stage(seq)),
         };
-        let compute = move || {
+        let compute = move |simulated: Option<Duration>| {
             let refused = |error| Reply {
                 key: key.clone(),
                 seq,
@@ -195,7 +198,7 @@ impl Runs {
                 n_rescued: 0,
                 elapsed: Duration::ZERO,
             };
-            let reply = match stage {
+            let mut reply = match stage {
                 Err(error) => refused(error),
                 Ok(stage) => {
                     let task = Task {
@@ -209,6 +212,7 @@ impl Runs {
                         .unwrap_or_else(|_| refused(panicked()))
                 }
             };
+            reply.elapsed = simulated.unwrap_or(reply.elapsed);
             WorkerMessage::Reply {
                 reply: Box::new(reply),
                 stage_hash,
@@ -311,17 +315,21 @@ impl Work {
     /// Computes an answer and says it; one that nobody waits for any more is dropped.
     fn start_task(
         &mut self,
-        compute: impl FnOnce() -> WorkerMessage + Send + 'static,
+        compute: impl FnOnce(Option<Duration>) -> WorkerMessage + Send + 'static,
         outgoing: mpsc::Sender<WorkerMessage>,
     ) {
         match self {
-            Self::Thread(_) => self.start(move || drop(outgoing.blocking_send(compute()))),
-            Self::Simulated { duration, n_tasks } => {
-                let takes = duration(*n_tasks);
+            Self::Thread(_) => self.start(move || drop(outgoing.blocking_send(compute(None)))),
+            Self::Simulated {
+                duration,
+                name,
+                n_tasks,
+            } => {
+                let takes = duration(name, *n_tasks);
                 *n_tasks += 1;
                 tokio::spawn(async move {
                     tokio::time::sleep(takes).await;
-                    let _ = outgoing.send(compute()).await;
+                    let _ = outgoing.send(compute(Some(takes))).await;
                 });
             }
         }
