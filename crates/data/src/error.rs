@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use parquet::errors::ParquetError;
 
 use crate::manifest::BlockId;
+use crate::objects;
 use crate::schema::NotNumeric;
 
 /// What an error means for whoever started the run. The numbers are the exit codes of the command line.
@@ -586,7 +587,11 @@ fn store_kind(error: &object_store::Error) -> ErrorKind {
         Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => ErrorKind::Auth,
         Error::AlreadyExists { .. } => ErrorKind::Conflict,
         Error::Precondition { .. } | Error::NotModified { .. } => ErrorKind::Changed,
-        _ => ErrorKind::Transient,
+        error => match objects::status(error) {
+            Some(401 | 403) => ErrorKind::Auth,
+            Some(404) => ErrorKind::Usage,
+            _ => ErrorKind::Transient,
+        },
     }
 }
 

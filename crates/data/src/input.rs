@@ -175,17 +175,14 @@ fn matches_in(root: &Folder, input: &Location) -> Result<Vec<String>, DataError>
     // What the pattern says before its first wild part need not be listed.
     let parts = key.split('/').take_while(|part| !part.contains(WILD));
     let base = parts.collect::<Vec<_>>().join("/");
-    let names_folders_only = key.ends_with("**");
     let is_named = |name: &str| {
-        let slashes = name.match_indices('/').map(|(at, _)| at);
-        let in_folder = slashes
-            .map(|at| (&name[..at], &name[at + 1..]))
-            .any(|(folder, below)| is_match(folder) && is_table(below));
-        let is_file = match names_folders_only {
-            true => is_match(name) && is_table(&name[base.len()..]),
-            false => is_match(name),
-        };
-        in_folder || is_file
+        // All that is below: as if the folder had been named.
+        if key.ends_with("**") {
+            return is_match(name) && is_table(name[base.len()..].trim_start_matches('/'));
+        }
+        let folders = name.match_indices('/').map(|(at, _)| name.split_at(at));
+        let mut in_folders = folders.filter(|(folder, _)| is_match(folder));
+        is_match(name) || in_folders.any(|(_, below)| is_table(&below[1..]))
     };
     let names = list_below(root, &base)?;
     let keys = names.iter().map(|name| join(&base, name));

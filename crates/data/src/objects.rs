@@ -85,7 +85,7 @@ impl Objects {
         runtime().block_on(async {
             match get(&self.store, &path, end.clone(), if_match).await {
                 // An empty object has no last byte, and stores say so in many ways.
-                Err(error) if may_pass(&error) => {
+                Err(Error::Generic { .. }) => {
                     let meta = retried(|| self.store.head(&path)).await?;
                     if meta.size == 0 {
                         return Ok((meta, Bytes::new()));
@@ -228,7 +228,18 @@ pub(crate) fn cut(range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
 
 /// Whether the same call may succeed later.
 pub(crate) fn may_pass(error: &Error) -> bool {
-    matches!(error, Error::Generic { .. } | Error::JoinError { .. })
+    match error {
+        Error::Generic { .. } => !matches!(status(error), Some(400..=407 | 409..=428 | 430..=499)),
+        Error::JoinError { .. } => true,
+        _ => false,
+    }
+}
+
+/// The status that a server refused a call with. Of a listing the library has it in its words only.
+pub(crate) fn status(error: &Error) -> Option<u16> {
+    let words = error.to_string();
+    let (_, after) = words.split_once("status code: ")?;
+    after.get(..3)?.parse().ok()
 }
 
 async fn get(

@@ -24,6 +24,7 @@ const NOTICE: &[u8] =
 #[derive(Debug)]
 pub struct RunDir {
     folder: Folder,
+    work_dir: Folder,
     /// Holds the lock, on a disk.
     _unfinished: Option<File>,
 }
@@ -103,6 +104,7 @@ impl RunDir {
             }
         };
         Ok(Self {
+            work_dir: folder.child(WORK)?,
             folder,
             _unfinished: unfinished,
         })
@@ -117,6 +119,7 @@ impl RunDir {
             }
         };
         Ok(Self {
+            work_dir: folder.child(WORK)?,
             folder,
             _unfinished: unfinished,
         })
@@ -129,7 +132,7 @@ impl RunDir {
 
     /// For intermediate files; gone when the run is committed.
     pub fn work_dir(&self) -> Folder {
-        self.folder.child(WORK).expect("a name of ours")
+        self.work_dir.clone()
     }
 
     /// Writes a file, whole or not at all; `name` may have folders, divided by `/`.
@@ -179,7 +182,7 @@ impl RunDir {
             return Err(DataError::RunExists { path });
         }
         // What stays behind harms nothing: `_COMMITTED` is what counts.
-        let _ = self.work_dir().remove_all();
+        let _ = self.work_dir.remove_all();
         let _ = self.folder.remove_temporary();
         let _ = self.folder.remove(UNFINISHED);
         Ok(committed)

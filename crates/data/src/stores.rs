@@ -16,6 +16,8 @@ use crate::{DataError, Location};
 
 /// The store that plain paths are looked for in.
 const LOCAL: &str = "local";
+/// What says that a bucket is not at its usual place.
+const ENDPOINTS: [&str; 3] = ["AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AWS_ENDPOINT_URL_S3"];
 /// What may hold the keys to a bucket on the network of its provider.
 const CREDENTIALS: [&str; 6] = [
     "AWS_ACCESS_KEY_ID",
@@ -212,9 +214,8 @@ fn s3(text: &str, bucket: &str) -> Result<Objects, DataError> {
         return Err(bad_store(text, "it names no bucket"));
     }
     // At another endpoint there is no metadata service to ask for credentials, and asking takes a minute.
-    let is_set = |name: &&str| std::env::var_os(name).is_some();
-    let elsewhere = ["AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AWS_ENDPOINT_URL_S3"];
-    if elsewhere.iter().any(|name| is_set(&name)) && !CREDENTIALS.iter().any(|name| is_set(&name)) {
+    let one_is_set = |names: &[&str]| names.iter().any(|name| std::env::var_os(name).is_some());
+    if one_is_set(&ENDPOINTS) && !one_is_set(&CREDENTIALS) {
         return Err(bad_store(text, "the environment has no AWS_ACCESS_KEY_ID"));
     }
     let build = |max_retries: usize| {

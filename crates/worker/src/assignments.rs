@@ -167,6 +167,8 @@ fn properties() -> WriterProperties {
 
 #[cfg(test)]
 mod tests {
+    use clientele_data::Stores;
+
     use super::*;
 
     fn row(label: u16, d2: u64) -> NearestTwo {
@@ -204,6 +206,30 @@ mod tests {
         let in_order = hash_rows(&ids(), &[rows[0], rows[2]], Some(&[0, 2]));
         assert_eq!(in_order, hash_rows(&ids(), &kept, Some(&[2, 0])));
         assert_ne!(in_order, hash_rows(&ids(), &kept, Some(&[0, 2])));
+    }
+
+    #[test]
+    fn a_part_has_the_same_bytes_on_a_disk_and_in_an_object_store() {
+        let disk = tempfile::tempdir().unwrap();
+        let memory = Arc::new(object_store::memory::InMemory::new());
+        let stores = Stores::default().with_object_store("lake", memory, "");
+        let run = "lake:run/assignments".parse().unwrap();
+        let in_store = stores.unwrap().folder(&run).unwrap();
+        let on_disk = Folder::local(disk.path().join("run/assignments"));
+        let written = [in_store, on_disk].map(|dir| {
+            let spill_dir = disk.path().to_owned();
+            let mut part = PartWriter::new(dir.clone(), spill_dir.clone(), ShardId(3), 0.5);
+            let rows = [row(0, 5), row(1, 6), row(0, 7)];
+            part.write(&ids(), &rows, None).unwrap();
+            assert_eq!(dir.list().unwrap(), [""; 0], "not before it is whole");
+            part.finish().unwrap();
+            // No row, no part.
+            let empty = PartWriter::new(dir.clone(), spill_dir, ShardId(4), 0.5);
+            empty.finish().unwrap();
+            assert_eq!(dir.list().unwrap(), ["part-00003.parquet"]);
+            dir.read("part-00003.parquet").unwrap().unwrap()
+        });
+        assert!(written[0] == written[1] && written[0].starts_with(b"PAR1"));
     }
 
     #[test]
