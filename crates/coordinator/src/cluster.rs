@@ -17,7 +17,7 @@ use clientele_protocol::{PartId, Record, Reply, RunKey, Task, TaskError, WorkerE
 
 use crate::machine::{self, Machine, Outcome};
 use crate::millis;
-pub use crate::schedule::Fault;
+pub use crate::schedule::{Fault, Totals};
 
 use job::{JobEntry, Phase, Running};
 
@@ -145,6 +145,8 @@ pub struct Cluster {
     order: Vec<String>,
     workers: BTreeMap<WorkerId, Member>,
     n_refused: u64,
+    /// Of jobs that are no longer computed.
+    totals: Totals,
 }
 
 #[derive(Debug)]
@@ -163,6 +165,7 @@ impl Cluster {
             order: Vec::new(),
             workers: BTreeMap::new(),
             n_refused: 0,
+            totals: Totals::default(),
         }
     }
 
@@ -298,6 +301,12 @@ impl Cluster {
     /// Jobs that were refused because the queue was full.
     pub fn n_refused(&self) -> u64 {
         self.n_refused
+    }
+
+    /// What became of parts, over all jobs.
+    pub fn totals(&self) -> Totals {
+        self.machines()
+            .fold(self.totals, |sum, machine| sum.plus(machine.totals()))
     }
 
     fn machines(&self) -> impl Iterator<Item = &Machine> {
@@ -440,6 +449,12 @@ impl Cluster {
         ) {
             Ok(running) => {
                 let open_run = running.open_run.clone();
+                tracing::info!(
+                    run,
+                    epoch = opened.epoch,
+                    n_records = records.len(),
+                    "computing"
+                );
                 entry.phase = Phase::Running(Box::new(running));
                 actions.push(Action::Changed(run.to_owned()));
                 for record in records {
@@ -645,8 +660,9 @@ impl Cluster {
     }
 
     /// Tells the workers of a running job that it is over.
-    fn detach_all(&self, run: &str, actions: &mut Vec<Action>) {
+    fn detach_all(&mut self, run: &str, actions: &mut Vec<Action>) {
         if let Some(Phase::Running(running)) = self.jobs.get(run).map(|entry| &entry.phase) {
+            self.totals = self.totals.plus(running.machine.totals());
             let key = running.machine.key();
             let detach = |id: &WorkerId| Action::Detach(*id, key.clone());
             actions.extend(self.workers.keys().map(detach));

@@ -13,7 +13,7 @@ use clientele_protocol::{
 };
 
 use crate::fit::{Fit, Fitted, Next};
-use crate::schedule::{Counted, Fault, Load, MAX_DEATHS, Schedule};
+use crate::schedule::{Counted, Fault, Load, MAX_DEATHS, Schedule, Totals};
 use crate::{FitError, millis};
 
 /// Something happened.
@@ -392,6 +392,11 @@ impl Machine {
     /// Workers that may be given tasks.
     pub fn n_workers(&self) -> usize {
         self.schedule.n_workers()
+    }
+
+    /// What became of parts so far.
+    pub fn totals(&self) -> Totals {
+        self.schedule.totals()
     }
 
     /// What a worker has to do in this run.

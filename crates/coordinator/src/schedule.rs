@@ -20,6 +20,8 @@ const LATE_AFTER: Duration = Duration::from_secs(1);
 const PAYBACK_PASSES: f64 = 5.0;
 /// How much sooner a shard must be done elsewhere to be moved: measured speeds are noisy, and every move reads the shard anew.
 const MOVE_GAIN: f64 = 1.2;
+/// Workers whose shares end within this factor of each other get them in one piece: one answer a pass.
+const EVEN_FACTOR: f64 = 1.2;
 /// How much faster a pass over resident rows is than reading them, where it has not been measured.
 const INGEST_FACTOR: f64 = 8.0;
 /// Weight of the last lease in a worker's speed.
@@ -48,6 +50,32 @@ pub struct Schedule {
     /// Whether late leases are given to idle workers as well. In one process, where a worker's silence means nothing, they are not.
     gives_twins: bool,
     fault: Option<Fault>,
+    totals: Totals,
+}
+
+/// What became of parts, over all stages: `n_leased` is the sum of the others and what is being computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// Given to a worker.
+    pub n_leased: u64,
+    /// Answered.
+    pub n_counted: u64,
+    /// Open again, since a worker died, left or failed.
+    pub n_reopened: u64,
+    /// Given to a second worker, since the first was late.
+    pub n_twins: u64,
+}
+
+impl Totals {
+    /// The sum of both.
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            n_leased: self.n_leased + other.n_leased,
+            n_counted: self.n_counted + other.n_counted,
+            n_reopened: self.n_reopened + other.n_reopened,
+            n_twins: self.n_twins + other.n_twins,
+        }
+    }
 }
 
 /// A rule that is broken on purpose, so that tests can show that they would notice.
@@ -209,6 +237,11 @@ impl Schedule {
         self.workers.len()
     }
 
+    /// What became of parts so far.
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
+
     /// What a worker has to do.
     pub fn load(&self, id: WorkerId) -> Load {
         let Some(worker) = self.workers.get(&id) else {
@@ -241,8 +274,10 @@ impl Schedule {
             if parts.is_empty() {
                 continue;
             }
+            self.totals.n_leased += parts.len() as u64;
             for part in &parts {
-                self.open.remove(part);
+                // What is not open is another worker's as well.
+                self.totals.n_twins += u64::from(!self.open.remove(part));
             }
             if let Some(worker) = self.workers.get_mut(&id) {
                 worker.n_owed += 1;
@@ -260,7 +295,10 @@ impl Schedule {
         }
         let at_home = self.open_at(Some(id));
         if !at_home.is_empty() {
-            return self.batch(at_home, 1.0);
+            return match self.is_even() {
+                true => at_home,
+                false => self.batch(at_home, 1.0),
+            };
         }
         let homeless = self.open_at(None);
         if !homeless.is_empty() {
@@ -274,6 +312,24 @@ impl Schedule {
             true => self.twin(id, now),
             false => Vec::new(),
         }
+    }
+
+    /// Whether all workers would end this stage at about the same time with what is at home there.
+    fn is_even(&self) -> bool {
+        let mut rows: BTreeMap<WorkerId, u64> = self.workers.keys().map(|id| (*id, 0)).collect();
+        for (part, home) in &self.homes {
+            *rows.entry(*home).or_default() += self.rows(&[*part]);
+        }
+        let seconds = |(id, n_rows): (&WorkerId, &u64)| {
+            let speed = self.speed(*id, self.stage.name)?;
+            Some(*n_rows as f64 / speed)
+        };
+        let Some(seconds) = rows.iter().map(seconds).collect::<Option<Vec<f64>>>() else {
+            return false;
+        };
+        let first = seconds.iter().copied().fold(f64::INFINITY, f64::min);
+        let last = seconds.iter().copied().fold(0.0, f64::max);
+        last <= first * EVEN_FACTOR
     }
 
     /// Open parts whose home is `home`.
@@ -459,7 +515,7 @@ impl Schedule {
         let key = (self.stage.seq, parts.to_vec());
         self.counted.insert(key, digest);
         for part in parts {
-            self.answered.insert(*part);
+            self.totals.n_counted += u64::from(self.answered.insert(*part));
             self.open.remove(part);
             self.alone.remove(part);
             if self.stage.keeps_homes && self.workers.contains_key(&id) {
@@ -510,6 +566,7 @@ impl Schedule {
         });
         if !is_leased && !self.answered.contains(&part) {
             self.open.insert(part);
+            self.totals.n_reopened += 1;
         }
     }
 

@@ -25,6 +25,10 @@ pub struct Metrics {
     workers: Gauge,
     jobs: Family<StateLabel, Gauge>,
     parts_leased: Gauge,
+    leased_parts: Counter,
+    counted_parts: Counter,
+    reopened_parts: Counter,
+    twin_parts: Counter,
     rows_per_second: Gauge<f64, AtomicU64>,
     refused_jobs: Gauge,
     pub(super) foreign_answers: Counter,
@@ -52,6 +56,10 @@ impl Metrics {
             workers: Gauge::default(),
             jobs: Family::default(),
             parts_leased: Gauge::default(),
+            leased_parts: Counter::default(),
+            counted_parts: Counter::default(),
+            reopened_parts: Counter::default(),
+            twin_parts: Counter::default(),
             rows_per_second: Gauge::default(),
             refused_jobs: Gauge::default(),
             foreign_answers: Counter::default(),
@@ -66,6 +74,27 @@ impl Metrics {
             "Parts that workers are computing",
             metrics.parts_leased.clone(),
         );
+        let parts = [
+            (
+                "leased_parts",
+                "Parts given to a worker",
+                &metrics.leased_parts,
+            ),
+            ("counted_parts", "Parts answered", &metrics.counted_parts),
+            (
+                "reopened_parts",
+                "Parts open again, since a worker died, left or failed",
+                &metrics.reopened_parts,
+            ),
+            (
+                "twin_parts",
+                "Parts given to a second worker, since the first was late",
+                &metrics.twin_parts,
+            ),
+        ];
+        for (name, help, counter) in parts {
+            registry.register(name, help, counter.clone());
+        }
         registry.register(
             "rows_per_second",
             "Sum of the workers' speeds in their last leases",
@@ -109,6 +138,15 @@ impl Metrics {
             .set(workers.iter().map(|worker| worker.rows_per_second).sum());
         self.refused_jobs
             .set(i64::try_from(cluster.n_refused()).unwrap_or(i64::MAX));
+        let totals = cluster.totals();
+        for (counter, total) in [
+            (&self.leased_parts, totals.n_leased),
+            (&self.counted_parts, totals.n_counted),
+            (&self.reopened_parts, totals.n_reopened),
+            (&self.twin_parts, totals.n_twins),
+        ] {
+            counter.inner().store(total, Ordering::Relaxed);
+        }
         for (state, n_jobs) in cluster.n_jobs() {
             self.jobs
                 .get_or_create(&StateLabel { state: name(state) })

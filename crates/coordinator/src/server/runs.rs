@@ -53,11 +53,30 @@ pub struct Publication {
     pub summary: String,
 }
 
+/// The steps of a coordinator's cycle at which it can be made to die, for tests: `stage-done` and `stage-logged` are followed by the
+/// number of the stage, as in `stage-logged:7`.
+pub const STEPS: [&str; 12] = [
+    "submitted",
+    "made",
+    "pinned",
+    "marked",
+    "claimed",
+    "stage-done",
+    "stage-logged",
+    "publishing",
+    "written",
+    "announced",
+    "committed",
+    "ended",
+];
+
 /// Storage of one coordinator. Every call may take as long as the storage does.
 pub struct Runs {
     stores: Stores,
     state: Folder,
     publisher: Arc<dyn Publisher>,
+    /// The step at which this process dies.
+    die_at: Option<String>,
     /// Run directories being written.
     open: Mutex<BTreeMap<String, Arc<OpenRun>>>,
 }
@@ -101,12 +120,25 @@ struct EndedError {
 
 impl Runs {
     /// Remembers jobs in `state`.
-    pub fn new(stores: Stores, state: Folder, publisher: Arc<dyn Publisher>) -> Self {
+    pub fn new(
+        stores: Stores,
+        state: Folder,
+        publisher: Arc<dyn Publisher>,
+        die_at: Option<String>,
+    ) -> Self {
         Self {
             stores,
             state,
             publisher,
+            die_at,
             open: Mutex::default(),
+        }
+    }
+
+    /// Dies here, if it is to: as at a power cut, without a word to anybody.
+    fn at(&self, step: &str) {
+        if self.die_at.as_deref() == Some(step) {
+            std::process::abort();
         }
     }
 
@@ -118,6 +150,7 @@ impl Runs {
         let name = format!("jobs/{}.json", submission.run);
         let bytes = to_json(submission)?;
         if self.state.create_if_absent(&name, &bytes)? == Created::New {
+            self.at("submitted");
             return Ok(());
         }
         let known: Submission = match self.state.read(&name)? {
@@ -186,12 +219,16 @@ impl Runs {
             (false, false) => RunDir::create(folder)?,
         };
         let work = dir.work_dir();
+        self.at("made");
         // Before it is marked as this run's, so that a plan that fails leaves nothing to resume.
         let (manifest, manifest_hash) = self.pin(&work, job)?;
+        self.at("pinned");
         work.create_if_absent("nonce", &random_bytes()?)?;
         work.create_if_absent("run", run.as_bytes())?;
+        self.at("marked");
         let nonce = work.read("nonce")?.unwrap_or_default();
         let epoch = claim_epoch(&work)?;
+        self.at("claimed");
         let records = read_log(&work)?;
         let opened = Arc::new(OpenRun {
             dir: Mutex::new(Some(dir)),
@@ -245,6 +282,7 @@ impl Runs {
     /// # Errors
     /// When the run directory cannot be written to.
     pub fn log(&self, key: &RunKey, record: &Record) -> Result<Logged, TaskError> {
+        self.at(&format!("stage-done:{}", record.seq.0));
         let run = self.opened(&key.run)?;
         if !run.leads()? {
             return Ok(Logged::Superseded);
@@ -252,6 +290,7 @@ impl Runs {
         let name = format!("log/{:06}", record.seq.0);
         let bytes = clientele_proto::encode_record(record);
         if run.work.create_if_absent(&name, &bytes)? == Created::New {
+            self.at(&format!("stage-logged:{}", record.seq.0));
             return Ok(Logged::Written);
         }
         let found = run.work.read(&name)?;
@@ -273,6 +312,7 @@ impl Runs {
                 hint: Some("ask that one".into()),
             });
         }
+        self.at("publishing");
         let started = Instant::now();
         let publication = self.publisher.publish(&run.job, &run.manifest, outcome)?;
         let dir = run
@@ -284,10 +324,13 @@ impl Runs {
         for (name, bytes) in &publication.files {
             dir.write_file(name, bytes)?;
         }
+        self.at("written");
         let summary = publication.summary;
         let name = format!("summaries/{}.json", key.run);
         self.state.write(&name, summary.as_bytes())?;
+        self.at("announced");
         dir.commit()?;
+        self.at("committed");
         tracing::info!(
             run = key.run,
             seconds = started.elapsed().as_secs_f64(),
@@ -323,6 +366,7 @@ impl Runs {
         };
         self.state
             .write(&format!("ended/{}.json", status.run), &to_json(&ended)?)?;
+        self.at("ended");
         Ok(())
     }
 
