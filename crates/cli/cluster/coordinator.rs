@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clientele_coordinator::cluster::Limits;
-use clientele_coordinator::server::{ServerOptions, StorageCalls, metrics, serve};
+use clientele_coordinator::server::{STEPS, ServerOptions, StorageCalls, metrics, serve};
 use clientele_data::{ErrorKind, Location, Stores};
 use clientele_proto::connection;
 use clientele_proto::security::ServerSecurity;
@@ -63,6 +63,7 @@ pub fn run(args: &CoordinatorArgs) -> Result<(), Failure> {
         has_reflection: args.reflection,
         storage: StorageCalls::Threads,
         metrics: counted.clone(),
+        die_at: injected_death()?,
     };
     let runtime = runtime()?;
     let served = runtime.block_on(async {
@@ -106,6 +107,22 @@ pub fn run(args: &CoordinatorArgs) -> Result<(), Failure> {
     });
     runtime.shutdown_timeout(Duration::from_secs(1));
     served
+}
+
+/// `CLIENTELE_INJECT=die-at:STEP` kills the coordinator at a step of its cycle: for tests.
+fn injected_death() -> Result<Option<String>, Failure> {
+    let Ok(wanted) = std::env::var("CLIENTELE_INJECT") else {
+        return Ok(None);
+    };
+    let step = wanted.strip_prefix("die-at:").unwrap_or_default();
+    let name = step.split(':').next().unwrap_or_default();
+    match STEPS.contains(&name) {
+        true => Ok(Some(step.to_owned())),
+        false => Err(Failure::usage(format!(
+            "CLIENTELE_INJECT={wanted} is not `die-at:` and one of {}",
+            STEPS.join(", ")
+        ))),
+    }
 }
 
 fn cannot_bind(address: std::net::SocketAddr, error: &std::io::Error) -> Failure {

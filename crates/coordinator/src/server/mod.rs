@@ -20,7 +20,7 @@ use tokio_stream::Stream;
 use tonic::transport::server::Connected;
 
 pub use self::core::StorageCalls;
-pub use self::runs::{Publication, Publisher, Submission};
+pub use self::runs::{Publication, Publisher, STEPS, Submission};
 
 use self::attend::WorkServer;
 use self::core::Core;
@@ -47,6 +47,8 @@ pub struct ServerOptions {
     pub storage: StorageCalls,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// One of [`STEPS`] at which this process dies; for tests.
+    pub die_at: Option<String>,
 }
 
 /// Why a coordinator has stopped.
@@ -76,7 +78,12 @@ where
     C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let runs = Arc::new(Runs::new(options.stores, options.state, options.publisher));
+    let runs = Arc::new(Runs::new(
+        options.stores,
+        options.state,
+        options.publisher,
+        options.die_at,
+    ));
     let remembered = match options.storage {
         StorageCalls::Inline => runs.remembered(),
         StorageCalls::Threads => {
