@@ -17,6 +17,7 @@ mod retail;
 mod summary;
 mod table;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -29,12 +30,17 @@ fn main() -> ExitCode {
     // Results go to standard output; whatever is logged goes to standard error, warnings unless more is asked for.
     let filter = EnvFilter::try_from_env("CLIENTELE_LOG")
         .unwrap_or_else(|_| EnvFilter::new("clientele=info,warn"));
-    tracing_subscriber::fmt()
+    let command = Cli::parse().command;
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .without_time()
-        .init();
-    let done = match Cli::parse().command {
+        .with_ansi(std::io::stderr().is_terminal());
+    // Who keeps the log of a server wants to know when; who waits for a command does not.
+    match command {
+        Command::Coordinator(_) | Command::Worker(_) => log.init(),
+        _ => log.without_time().init(),
+    }
+    let done = match command {
         Command::Demo(args) => demo::run(&args),
         Command::Run(args) => retail::run(&args),
         Command::Init(args) => retail::init(&args),

@@ -1,6 +1,8 @@
 //! What the tests of the built binary share: tables to give it, and ways to run it.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub mod cluster;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
