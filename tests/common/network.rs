@@ -12,7 +12,7 @@ use crate::common::Mix;
 /// How long a request may be held, and a server may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-const REFUSAL: &[u8] = b"HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nContent-Length: 59\r\nConnection: close\r\n\r\n\
+const REFUSAL: &[u8] = b"HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nContent-Length: 60\r\nConnection: close\r\n\r\n\
 <Error><Code>SlowDown</Code><Message>later</Message></Error>";
 
 /// What stands between clients and a server.
@@ -156,10 +156,10 @@ impl Wire {
     }
 
     fn spring(&self, request: &Request) {
-        let mut trap = lock(&self.trap);
         let is_meant =
             |t: &mut Trap| t.method == request.method && request.path.ends_with(t.path_end);
-        let Some(trap) = trap.take_if(is_meant) else {
+        let sprung = lock(&self.trap).take_if(is_meant);
+        let Some(trap) = sprung else {
             return;
         };
         let _ = trap.sprung.send(());

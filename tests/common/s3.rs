@@ -20,7 +20,7 @@ const REGION: &str = "eu-central-1";
 /// An S3 server with the empty bucket `bucket`.
 pub struct Server {
     pub url: String,
-    process: Process,
+    _process: Process,
     /// Where it keeps its objects, if that is not in memory.
     _dir: TempDir,
 }
@@ -61,7 +61,8 @@ impl Server {
     /// When there is none and there must be one.
     pub fn moto() -> Option<Self> {
         let ci = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/python/bin/python");
-        let has_moto = |python: &PathBuf| runs(Command::new(python).args(["-c", "import moto.server"]));
+        let has_moto =
+            |python: &PathBuf| runs(Command::new(python).args(["-c", "import moto.server"]));
         let python = found(
             "moto (pip install 'moto[server]')",
             [ci, "python3".into()].into_iter().find(has_moto),
@@ -88,7 +89,7 @@ impl Server {
         });
         Self {
             url,
-            process,
+            _process: process,
             _dir: dir,
         }
     }
@@ -143,7 +144,5 @@ fn found<T>(what: &str, found: Option<T>) -> Option<T> {
 }
 
 fn runs(command: &mut Command) -> bool {
-    command
-        .output()
-        .is_ok_and(|output| output.status.success())
+    command.output().is_ok_and(|output| output.status.success())
 }

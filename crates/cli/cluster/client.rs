@@ -38,12 +38,31 @@ type Jobs = JobsServiceClient<InterceptedService<Channel, TokenInterceptor>>;
 /// A coordinator, reached again whenever it was away.
 struct Client {
     security: ClientSecurity,
+    /// Whether it comes over TLS with nothing to show.
+    is_anonymous: bool,
 }
 
 impl Client {
     fn new(url: &str, args: &ClientArgs) -> Result<Self, Failure> {
-        let security = credentials(url, &args.credentials)?;
-        Ok(Self { security })
+        let shown = &args.credentials;
+        Ok(Self {
+            security: credentials(url, shown)?,
+            is_anonymous: url.starts_with("https://")
+                && shown.tls_cert.is_none()
+                && shown.token_file.is_none(),
+        })
+    }
+
+    fn refused(&self, status: &Status) -> TaskError {
+        let mut error = to_error(status);
+        let known = hint(status).map(str::to_owned);
+        error.hint = error.hint.or(known);
+        // In TLS 1.3 a server that wants a certificate just hangs up.
+        if error.hint.is_none() && self.is_anonymous && error.kind == ErrorKind::Transient {
+            let ask = "the coordinator may want to know who asks: give `--tls-cert` and `--tls-key`, or `--token-file`";
+            error.hint = Some(ask.into());
+        }
+        error
     }
 
     async fn connect(&self) -> Result<Jobs, TaskError> {
@@ -65,13 +84,25 @@ impl Client {
         )
     }
 
+    /// Hands over a job. A coordinator that cannot be reached is told at once; one that goes away while it is asked is asked again,
+    /// which does no harm: the run has its name.
     async fn submit(&self, run: &str, job: &FitJob) -> Result<JobStatus, TaskError> {
-        let request = v1::SubmitRequest {
-            run: run.to_owned(),
-            fit: Some(job.into()),
-        };
-        let response = self.connect().await?.submit(call(request)).await;
-        status(response.map_err(refused)?.into_inner().status)
+        let mut jobs = self.connect().await?;
+        let started = Instant::now();
+        loop {
+            let request = v1::SubmitRequest {
+                run: run.to_owned(),
+                fit: Some(job.into()),
+            };
+            let error = match jobs.submit(call(request)).await {
+                Ok(response) => return status(response.into_inner().status),
+                Err(status) => self.refused(&status),
+            };
+            if error.kind != ErrorKind::Transient || started.elapsed() > AWAY_LIMIT {
+                return Err(error);
+            }
+            tokio::time::sleep(AWAY_PAUSE).await;
+        }
     }
 
     async fn status(&self, run: &str) -> Result<(JobStatus, Vec<WorkerStatus>), TaskError> {
@@ -79,14 +110,18 @@ impl Client {
             run: run.to_owned(),
         };
         let response = self.connect().await?.get_job(call(request)).await;
-        let response = response.map_err(refused)?.into_inner();
+        let response = response
+            .map_err(|status| self.refused(&status))?
+            .into_inner();
         Ok((status(response.status)?, workers(response.workers)))
     }
 
     async fn list(&self) -> Result<(Vec<JobStatus>, Vec<WorkerStatus>), TaskError> {
         let request = v1::ListJobsRequest {};
         let response = self.connect().await?.list_jobs(call(request)).await;
-        let response = response.map_err(refused)?.into_inner();
+        let response = response
+            .map_err(|status| self.refused(&status))?
+            .into_inner();
         let jobs = response.jobs.into_iter().map(|job| status(Some(job)));
         Ok((jobs.collect::<Result<_, _>>()?, workers(response.workers)))
     }
@@ -96,7 +131,12 @@ impl Client {
             run: run.to_owned(),
         };
         let response = self.connect().await?.cancel_job(call(request)).await;
-        status(response.map_err(refused)?.into_inner().status)
+        status(
+            response
+                .map_err(|status| self.refused(&status))?
+                .into_inner()
+                .status,
+        )
     }
 
     /// Follows a run to its end; a coordinator that is away for a while goes on with it when it is back.
@@ -133,9 +173,13 @@ impl Client {
         let mut statuses = client
             .watch_job(request)
             .await
-            .map_err(refused)?
+            .map_err(|status| self.refused(&status))?
             .into_inner();
-        while let Some(response) = statuses.message().await.map_err(refused)? {
+        while let Some(response) = statuses
+            .message()
+            .await
+            .map_err(|status| self.refused(&status))?
+        {
             let status = status(response.status)?;
             if away_since.take().is_some() {
                 eprintln!(
@@ -150,9 +194,7 @@ impl Client {
                 display.show(progress);
             }
         }
-        Err(refused(Status::unavailable(
-            "the coordinator has ended the stream",
-        )))
+        Err(self.refused(&Status::unavailable("the coordinator has ended the stream")))
     }
 }
 
@@ -174,14 +216,6 @@ fn malformed(why: &str) -> TaskError {
         causes: vec![why.to_owned()],
         hint: Some("use the same version of clientele everywhere".into()),
     }
-}
-
-fn refused(status: Status) -> TaskError {
-    let mut error = to_error(&status);
-    if error.hint.is_none() {
-        error.hint = hint(&status).map(str::to_owned);
-    }
-    error
 }
 
 fn causes(error: &(dyn std::error::Error + 'static)) -> Vec<String> {

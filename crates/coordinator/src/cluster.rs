@@ -16,8 +16,8 @@ use clientele_protocol::jobs::{FitJob, JobState, JobStatus, WorkerStatus};
 use clientele_protocol::{PartId, Record, Reply, RunKey, Task, TaskError, WorkerEvent, WorkerId};
 
 use crate::machine::{self, Machine, Outcome};
-use crate::millis;
 pub use crate::schedule::{Fault, Totals};
+use crate::{FitError, millis};
 
 use job::{JobEntry, Phase, Running};
 
@@ -614,7 +614,13 @@ impl Cluster {
             return;
         };
         let key = running.machine.key().clone();
-        for action in running.machine.step(event, now) {
+        // A fault that one run brings to light must not end the others.
+        let step = std::panic::AssertUnwindSafe(|| running.machine.step(event, now));
+        let taken = std::panic::catch_unwind(step).unwrap_or_else(|_| {
+            let fact = "the coordinator panicked over this run; its log has the message";
+            vec![machine::Action::Fail(FitError::Bug(fact.into()))]
+        });
+        for action in taken {
             match action {
                 machine::Action::Send(worker, task) => actions.push(Action::Send(worker, task)),
                 machine::Action::Log(record) => actions.push(Action::Log(key.clone(), record)),

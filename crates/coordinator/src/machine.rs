@@ -9,7 +9,7 @@ use clientele_data::manifest::{Manifest, ShardId};
 use clientele_protocol::jobs::JobProgress;
 use clientele_protocol::{
     Answer, FitSpec, PartId, Record, Reply, RowsBy, RunKey, Stage, StageSeq, Task, TaskError,
-    WorkerEvent, WorkerId,
+    WorkerEvent, WorkerId, profile_bins,
 };
 
 use crate::fit::{Fit, Fitted, Next};
@@ -119,6 +119,9 @@ impl Machine {
         place: Place,
         now: Duration,
     ) -> Result<Self, FitError> {
+        if matches!(place, Place::Remote { .. }) {
+            check_answers(spec.k_range.1, manifest.n_features())?;
+        }
         let fit = Fit::new(spec, manifest.clone())?;
         let (stage, n_parts) = fit.stage();
         let seq = StageSeq(0);
@@ -435,6 +438,17 @@ impl Machine {
 /// Whether a stage's parts are shards of rows, which have a worker they are resident on.
 fn is_of_rows(stage: &Stage) -> bool {
     !matches!(stage, Stage::Duplicates { .. })
+}
+
+/// The largest answer is the last one: what no message can carry is refused before anything is computed.
+fn check_answers(n_clusters: usize, n_features: usize) -> Result<(), FitError> {
+    let n_cells = n_clusters * n_features * profile_bins(n_clusters, n_features);
+    match n_cells <= clientele_proto::MAX_HISTOGRAM_CELLS {
+        true => Ok(()),
+        false => Err(FitError::Limit(format!(
+            "{n_clusters} clusters of {n_features} features are more than workers can describe in one answer"
+        ))),
+    }
 }
 
 fn parts_of(

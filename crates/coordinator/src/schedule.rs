@@ -338,8 +338,15 @@ impl Schedule {
             true => self.homes.get(part).copied(),
             false => None,
         };
+        // Nobody knows when a worker will be free that still works on what another has answered.
+        let home_of = |part: &PartId| home_of(part).filter(|home| !self.is_behind(*home));
         let open = self.open.iter().copied();
         open.filter(|part| home_of(part) == home).collect()
+    }
+
+    fn is_behind(&self, id: WorkerId) -> bool {
+        let worker = self.workers.get(&id);
+        worker.is_some_and(|worker| worker.lease.is_none() && worker.n_owed > 0)
     }
 
     /// The first of `parts`: half of a worker's share, so that what is left can still go elsewhere. The only one in a process takes all.

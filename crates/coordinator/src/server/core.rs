@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use clientele_proto::security::AuthorizeLayer;
 use clientele_protocol::cluster::{CoordinatorMessage, Digest, OpenRun, Registration};
 use clientele_protocol::jobs::{FitJob, JobStatus, WorkerStatus};
 use clientele_protocol::{RunKey, StageSeq, Task, TaskError, WorkerId};
@@ -92,6 +93,7 @@ pub(super) struct Core {
     runs: Arc<Runs>,
     storage: StorageCalls,
     metrics: Arc<Metrics>,
+    gate: AuthorizeLayer,
     started: Instant,
     workers: BTreeMap<WorkerId, Connection>,
     n_registered: u32,
@@ -122,6 +124,7 @@ impl Core {
         runs: Arc<Runs>,
         storage: StorageCalls,
         metrics: Arc<Metrics>,
+        gate: AuthorizeLayer,
     ) -> (Self, mpsc::Receiver<Command>, Handle) {
         let (sender, commands) = mpsc::channel(EVENT_QUEUE);
         let handle = Handle(sender);
@@ -130,6 +133,7 @@ impl Core {
             runs,
             storage,
             metrics,
+            gate,
             started: Instant::now(),
             workers: BTreeMap::new(),
             n_registered: 0,
@@ -162,7 +166,8 @@ impl Core {
                 },
                 _ = ticks.tick() => self.step(Event::Tick),
             }
-            self.metrics.observe(&self.cluster, self.started.elapsed());
+            let now = self.started.elapsed();
+            self.metrics.observe(&self.cluster, &self.gate, now);
         }
     }
 
@@ -259,13 +264,19 @@ impl Core {
         self.cluster.status(&run, now)
     }
 
-    /// An answer counts only when it is to the stage as it was asked.
+    /// An answer counts only when it is to the stage as it was asked. One to a stage that is long over counts no more, but its worker
+    /// is free again.
     fn reply(&mut self, worker: WorkerId, reply: clientele_protocol::Reply, stage_hash: Digest) {
         let known = self.stages.get(&reply.key.run).into_iter().flatten();
-        let mut asked = known.filter(|stage| stage.key == reply.key && stage.seq == reply.seq);
-        match asked.next() {
-            Some(stage) if stage.hash == stage_hash => self.step(Event::Reply(worker, reply)),
-            _ => {
+        let of_this_life: Vec<&EncodedStage> =
+            known.filter(|stage| stage.key == reply.key).collect();
+        let is_known = match of_this_life.iter().find(|stage| stage.seq == reply.seq) {
+            Some(stage) => stage.hash == stage_hash,
+            None => of_this_life.iter().any(|stage| stage.seq > reply.seq),
+        };
+        match is_known {
+            true => self.step(Event::Reply(worker, reply)),
+            false => {
                 self.metrics.foreign_answers.inc();
                 self.step(Event::Heartbeat(worker));
             }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::routing::get;
+use clientele_proto::security::AuthorizeLayer;
 use clientele_protocol::jobs::JobState;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -31,6 +32,8 @@ pub struct Metrics {
     twin_parts: Counter,
     rows_per_second: Gauge<f64, AtomicU64>,
     refused_jobs: Gauge,
+    unauthenticated_calls: Counter,
+    denied_calls: Counter,
     pub(super) foreign_answers: Counter,
     pub(super) bytes_to_workers: Counter,
     pub(super) bytes_from_workers: Counter,
@@ -62,6 +65,8 @@ impl Metrics {
             twin_parts: Counter::default(),
             rows_per_second: Gauge::default(),
             refused_jobs: Gauge::default(),
+            unauthenticated_calls: Counter::default(),
+            denied_calls: Counter::default(),
             foreign_answers: Counter::default(),
             bytes_to_workers: Counter::default(),
             bytes_from_workers: Counter::default(),
@@ -106,6 +111,16 @@ impl Metrics {
             metrics.refused_jobs.clone(),
         );
         registry.register(
+            "unauthenticated_calls",
+            "Calls of nobody we know",
+            metrics.unauthenticated_calls.clone(),
+        );
+        registry.register(
+            "denied_calls",
+            "Calls of somebody whose role may not",
+            metrics.denied_calls.clone(),
+        );
+        registry.register(
             "foreign_answers",
             "Answers to questions that were not asked, or no longer",
             metrics.foreign_answers.clone(),
@@ -128,7 +143,14 @@ impl Metrics {
         self.is_ready.store(is_ready, Ordering::Relaxed);
     }
 
-    pub(super) fn observe(&self, cluster: &Cluster, now: Duration) {
+    pub(super) fn observe(&self, cluster: &Cluster, gate: &AuthorizeLayer, now: Duration) {
+        let refusals = gate.refusals();
+        for (counter, total) in [
+            (&self.unauthenticated_calls, refusals.n_unauthenticated),
+            (&self.denied_calls, refusals.n_denied),
+        ] {
+            counter.inner().store(total, Ordering::Relaxed);
+        }
         let workers = cluster.workers(now);
         self.workers.set(workers.len() as i64);
         let n_leased: u64 = workers.iter().map(|worker| worker.n_leased).sum();

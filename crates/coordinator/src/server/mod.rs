@@ -99,6 +99,7 @@ where
         runs.clone(),
         options.storage,
         metrics.clone(),
+        options.security.layer().clone(),
     );
     let working = tokio::spawn(core.run(remembered, commands, stop.clone()));
     let work = WorkServer {

@@ -154,7 +154,16 @@ impl Connection {
         let (outgoing, mut messages) = mpsc::channel(MESSAGE_QUEUE);
         let (sender, requests) = mpsc::channel(FRAME_QUEUE);
         let writing = tokio::spawn(async move {
-            while let Some(message) = messages.recv().await {
+            loop {
+                let message = tokio::select! {
+                    biased;
+                    message = messages.recv() => message,
+                    // Whoever still computes for this connection learns that nobody waits for the answer.
+                    () = sender.closed() => None,
+                };
+                let Some(message) = message else {
+                    return;
+                };
                 for frame in frames(encode_worker_message(&message)) {
                     let request = v1::AttendRequest { frame: Some(frame) };
                     if sender.send(request).await.is_err() {
@@ -204,17 +213,19 @@ impl Connection {
         let mut heartbeats = tokio::time::interval(self.heartbeat.max(Duration::from_millis(10)));
         heartbeats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            // In this order, so that a simulation does the same again; what is seldom comes first.
             tokio::select! {
+                biased;
                 _ = stop.wait_for(|stop| *stop) => {
                     self.say_goodbye().await;
                     return Ok(());
                 }
-                message = self.incoming.next() => runs.take(message?, &self.outgoing),
-                Some(opened) = runs.next_opened() => runs.note_opened(opened, &self.outgoing),
                 _ = heartbeats.tick() => {
                     // A queue that is full says as much as a heartbeat, as soon as it moves.
                     let _ = self.outgoing.try_send(WorkerMessage::Heartbeat);
                 }
+                Some(opened) = runs.next_opened() => runs.note_opened(opened, &self.outgoing),
+                message = self.incoming.next() => runs.take(message?, &self.outgoing),
             }
         }
     }
