@@ -97,7 +97,7 @@ pub fn call<T>(message: T) -> Request<T> {
 /// A way out of a connection that failed, where the cause is known. `error` is a [`tonic::Status`] or what `connect` returns.
 pub fn hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
     // Text, since HTTP/2 passes on the words of TLS and not its types.
-    const KNOWN: [(&str, &str); 9] = [
+    const KNOWN: [(&str, &str); 10] = [
         (
             "CertificateRequired",
             "this coordinator asks for a client certificate: give `--tls-cert` and `--tls-key`",
@@ -129,6 +129,10 @@ pub fn hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
         (
             "InvalidContentType",
             "this coordinator has no TLS: write http:// instead of https://",
+        ),
+        (
+            "frame with invalid size",
+            "this is not gRPC in clear: does this coordinator have TLS? then write https:// instead of http://",
         ),
         (
             "Connection refused",

@@ -49,7 +49,11 @@ pub fn to_error(status: &Status) -> TaskError {
             message => message,
         };
         TaskError {
-            kind: kind(status.code()),
+            // What has a cause here was not said by the other side: the connection broke, with whatever code for that.
+            kind: match causes.is_empty() {
+                true => kind(status.code()),
+                false => ErrorKind::Transient,
+            },
             message: message.to_owned(),
             causes,
             hint: None,

@@ -147,6 +147,7 @@ async fn attend(
         }
     };
     let reason = tokio::select! {
+        biased;
         reason = reading => reason,
         reason = writing => reason.unwrap_or("its connection is closed").to_owned(),
     };

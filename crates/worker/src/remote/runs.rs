@@ -183,12 +183,14 @@ impl Runs {
         let Some(run) = self.runs.get(&key.run).filter(|run| run.key == key) else {
             return;
         };
-        let worker = run.worker.clone();
+        let worker = Arc::downgrade(&run.worker);
         let stage = match &run.stage {
             Some(known) if known.seq == seq && known.hash == stage_hash => known.stage.clone(),
             _ => Err(unknown_stage(seq)),
         };
         let compute = move |simulated: Option<Duration>| {
+            // The run may have been closed while this waited: then its folder is a result, and nothing may be written there.
+            let worker = worker.upgrade()?;
             let refused = |error| Reply {
                 key: key.clone(),
                 seq,
@@ -213,10 +215,10 @@ impl Runs {
                 }
             };
             reply.elapsed = simulated.unwrap_or(reply.elapsed);
-            WorkerMessage::Reply {
+            Some(WorkerMessage::Reply {
                 reply: Box::new(reply),
                 stage_hash,
-            }
+            })
         };
         let outgoing = outgoing.clone();
         self.work.start_task(compute, outgoing);
@@ -312,14 +314,21 @@ impl Work {
         }
     }
 
-    /// Computes an answer and says it; one that nobody waits for any more is dropped.
+    /// Computes an answer and says it, unless nobody waits for it any more.
     fn start_task(
         &mut self,
-        compute: impl FnOnce(Option<Duration>) -> WorkerMessage + Send + 'static,
+        compute: impl FnOnce(Option<Duration>) -> Option<WorkerMessage> + Send + 'static,
         outgoing: mpsc::Sender<WorkerMessage>,
     ) {
+        let is_wanted = |outgoing: &mpsc::Sender<_>| !outgoing.is_closed();
         match self {
-            Self::Thread(_) => self.start(move || drop(outgoing.blocking_send(compute(None)))),
+            Self::Thread(_) => self.start(move || {
+                if is_wanted(&outgoing)
+                    && let Some(answer) = compute(None)
+                {
+                    let _ = outgoing.blocking_send(answer);
+                }
+            }),
             Self::Simulated {
                 duration,
                 name,
@@ -329,7 +338,11 @@ impl Work {
                 *n_tasks += 1;
                 tokio::spawn(async move {
                     tokio::time::sleep(takes).await;
-                    let _ = outgoing.send(compute(Some(takes))).await;
+                    if is_wanted(&outgoing)
+                        && let Some(answer) = compute(Some(takes))
+                    {
+                        let _ = outgoing.send(answer).await;
+                    }
                 });
             }
         }
