@@ -38,8 +38,8 @@ type Jobs = JobsServiceClient<InterceptedService<Channel, TokenInterceptor>>;
 /// A coordinator, reached again whenever it was away.
 struct Client {
     security: ClientSecurity,
-    /// Whether it comes over TLS with nothing to show.
-    is_anonymous: bool,
+    /// What to look at when a coordinator with TLS hangs up: it does so without a word where it does not like a certificate.
+    hung_up_hint: Option<&'static str>,
 }
 
 impl Client {
@@ -47,9 +47,10 @@ impl Client {
         let shown = &args.credentials;
         Ok(Self {
             security: credentials(url, shown)?,
-            is_anonymous: url.starts_with("https://")
-                && shown.tls_cert.is_none()
-                && shown.token_file.is_none(),
+            hung_up_hint: url.starts_with("https://").then_some(match &shown.tls_cert {
+                Some(_) => "if it hangs up at once: does it trust the authority that signed the file of `--tls-cert`?",
+                None => "if it hangs up at once, it may want to know who asks: give `--tls-cert` and `--tls-key`, or `--token-file`",
+            }),
         })
     }
 
@@ -57,10 +58,8 @@ impl Client {
         let mut error = to_error(status);
         let known = hint(status).map(str::to_owned);
         error.hint = error.hint.or(known);
-        // In TLS 1.3 a server that wants a certificate just hangs up.
-        if error.hint.is_none() && self.is_anonymous && error.kind == ErrorKind::Transient {
-            let ask = "the coordinator may want to know who asks: give `--tls-cert` and `--tls-key`, or `--token-file`";
-            error.hint = Some(ask.into());
+        if error.hint.is_none() && error.kind == ErrorKind::Transient {
+            error.hint = self.hung_up_hint.map(str::to_owned);
         }
         error
     }
@@ -75,6 +74,7 @@ impl Client {
             ),
             causes: causes(&error),
             hint: hint(&error)
+                .or(self.hung_up_hint)
                 .or(Some("is `clientele coordinator` running there?"))
                 .map(str::to_owned),
         })?;
