@@ -27,6 +27,9 @@ pub const LEASE: Duration = Duration::from_secs(6);
 /// How often a worker says that it is alive.
 pub const HEARTBEAT: Duration = Duration::from_secs(2);
 
+/// A worker that is lost after so long a silence was away before: what took it down is not what it was given since.
+const SILENCE: Duration = Duration::from_secs(4);
+
 /// What a coordinator takes on.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -580,12 +583,16 @@ impl Cluster {
     }
 
     fn lose(&mut self, worker: WorkerId, reason: &str, now: Duration, actions: &mut Vec<Action>) {
-        if self.workers.remove(&worker).is_none() {
+        let Some(member) = self.workers.remove(&worker) else {
             return;
-        }
-        self.feed_all(now, actions, || {
-            let reason = reason.to_owned();
-            machine::Event::Worker(worker, WorkerEvent::Lost { reason })
+        };
+        let is_silent = now.saturating_sub(member.heard) > SILENCE;
+        self.feed_all(now, actions, || match is_silent {
+            true => machine::Event::Silent(worker, member.heard),
+            false => {
+                let reason = reason.to_owned();
+                machine::Event::Worker(worker, WorkerEvent::Lost { reason })
+            }
         });
     }
 

@@ -13,7 +13,7 @@ use clientele_protocol::{
 };
 
 use crate::fit::{Fit, Fitted, Next};
-use crate::schedule::{Counted, Fault, Load, MAX_DEATHS, Schedule, Totals};
+use crate::schedule::{Counted, Fault, Load, MAX_DEATHS, Poisonous, Schedule, Totals};
 use crate::{FitError, millis};
 
 /// Something happened.
@@ -21,6 +21,8 @@ use crate::{FitError, millis};
 pub enum Event {
     /// A worker said something.
     Worker(WorkerId, WorkerEvent),
+    /// A worker is lost that nothing was heard of since then.
+    Silent(WorkerId, Duration),
     /// A worker is about to leave, as it should.
     Leaving(WorkerId),
     /// The record of the current stage is written.
@@ -202,11 +204,20 @@ impl Machine {
                     reason,
                     "a worker is gone; its shards go to the others"
                 );
-                self.lose(worker)?;
+                let lost = self.schedule.lose(worker);
+                self.survived(lost)?;
                 self.n_awaited = self.n_awaited.saturating_sub(1);
                 if self.schedule.n_workers() == 0 && !self.is_remote() {
                     return Err(FitError::NoWorkers { reason });
                 }
+            }
+            Event::Silent(worker, heard) => {
+                tracing::warn!(
+                    worker = worker.0,
+                    "a worker is silent; its shards go to the others"
+                );
+                let lost = self.schedule.lose_silent(worker, heard);
+                self.survived(lost)?;
             }
             Event::Leaving(worker) => self.schedule.leave(worker),
             Event::Logged => {
@@ -222,8 +233,7 @@ impl Machine {
         Ok(())
     }
 
-    fn lose(&mut self, worker: WorkerId) -> Result<(), FitError> {
-        let lost = self.schedule.lose(worker);
+    fn survived(&self, lost: Result<(), Poisonous>) -> Result<(), FitError> {
         lost.map_err(|poisonous| FitError::Poisonous {
             place: self.describe(poisonous.part),
         })

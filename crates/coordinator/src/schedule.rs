@@ -203,6 +203,22 @@ impl Schedule {
         self.blame(&parts)
     }
 
+    /// As [`Schedule::lose`], of a worker that was silent since `heard`: parts it was given after that it has never seen, as when the
+    /// network is away and they go from one lost worker to the next.
+    ///
+    /// # Errors
+    /// As [`Schedule::lose`].
+    pub fn lose_silent(&mut self, id: WorkerId, heard: Duration) -> Result<(), Poisonous> {
+        let lease = self.workers.get(&id).and_then(|w| w.lease.as_ref());
+        match lease.is_some_and(|lease| lease.since > heard) {
+            true => {
+                self.leave(id);
+                Ok(())
+            }
+            false => self.lose(id),
+        }
+    }
+
     /// A worker could not answer `parts` this time; they are open again.
     ///
     /// # Errors
