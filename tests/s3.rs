@@ -12,7 +12,7 @@ use std::path::Path;
 use clientele_data::run_dir::{self, COMMITTED};
 use common::cluster::{Cluster, alone, wait_for};
 use common::{clientele, fit, hashes, labels, summary};
-use network::Network;
+use network::{Held, Network};
 use s3::{Server, download, use_lake};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -65,8 +65,8 @@ impl Expected {
         }
     }
 
-    /// A coordinator and two workers that reach S3 at `url`.
-    fn cluster(&self, url: &str) -> Cluster {
+    /// A coordinator and two workers that reach S3 at `url`. The kernel changes what is said of the computation, and no result.
+    fn cluster(&self, url: &str, kernel: Option<&str>) -> Cluster {
         let mut cluster = Cluster::start_with(self.dir(), "127.0.0.1:0", |command| {
             use_lake(command, url);
             command.args(["--state", "lake:_clientele"]);
@@ -75,6 +75,9 @@ impl Expected {
             cluster.add_worker(name, |command| {
                 use_lake(command, url);
                 command.args(["--backend", "cpu"]);
+                if let Some(kernel) = kernel {
+                    command.env("CLIENTELE_KERNEL", kernel);
+                }
             });
         }
         cluster.wait_for_workers(2);
@@ -104,7 +107,7 @@ fn a_cluster_on_s3_gives_the_bytes_of_one_process_on_a_disk() {
     let _alone = alone();
     let expected = Expected::new();
     expected.upload(&server);
-    let cluster = expected.cluster(&server.url);
+    let cluster = expected.cluster(&server.url, None);
     let mut command = clientele();
     command
         .args(["fit", TABLE, "--out", "lake:runs/calm", "--run-id", "calm"])
@@ -125,7 +128,7 @@ fn check_faulty(server: &Server, run: &str) {
     let expected = Expected::new();
     expected.upload(server);
     let network = Network::faulty(&server.url, 0.3);
-    let cluster = expected.cluster(&network.url);
+    let cluster = expected.cluster(&network.url, None);
     let out = format!("lake:runs/{run}");
     cluster.submit(run, TABLE, &out, &MODEL);
     assert_eq!(hashes(&cluster.watch(run)), expected.hashes);
@@ -153,75 +156,112 @@ fn a_store_with_true_creation_that_refuses_three_requests_in_ten_changes_nothing
     }
 }
 
-/// A coordinator is frozen while a request of its is on the way; another one goes on with the run and ends it; then the request
-/// arrives, and the first coordinator wakes.
-fn check_takeover(
-    server: &Server,
-    expected: &Expected,
-    run: &str,
-    method: &'static str,
-    path_end: &'static str,
-) {
-    let (network_a, network_b) = (Network::calm(&server.url), Network::calm(&server.url));
-    let first = expected.cluster(&network_a.url);
-    let held = network_a.hold(method, path_end);
-    first.submit(run, TABLE, &format!("lake:runs/{run}"), &MODEL);
+/// A request: its method, and the end of its path below the run.
+type Moment = (&'static str, &'static str);
+
+/// A coordinator that is frozen while it waits for the answer to a request of `run`, and that request.
+fn frozen(expected: &Expected, network: &Network, run: &str, at: Moment) -> (Cluster, Held) {
+    let cluster = expected.cluster(&network.url, None);
+    let held = network.hold(at.0, format!("{run}/{}", at.1));
+    cluster.submit(run, TABLE, &format!("lake:runs/{run}"), &MODEL);
     held.wait();
-    first.coordinator.signal("STOP");
-    let second = expected.cluster(&network_b.url);
-    let found = second.watch(run);
-    assert_eq!(hashes(&found), expected.hashes, "{run}");
-    let n_passed = network_a.passed().len();
+    cluster.coordinator.signal("STOP");
+    (cluster, held)
+}
+
+/// Wakes a coordinator and waits until it has nothing more to do with the run.
+fn wake(cluster: &Cluster, run: &str) {
+    cluster.coordinator.signal("CONT");
+    wait_for("the last word of a coordinator that was frozen", || {
+        let log = cluster.coordinator.log();
+        let stands_down = log.contains("another coordinator leads this run now");
+        (stands_down || cluster.job(run)["state"] == "done").then_some(())
+    });
+}
+
+/// Another coordinator ends the run of a frozen one; then the request of that one arrives after all, and it wakes.
+fn check_takeover(expected: &Expected, server: &Server, run: &str, at: Moment) {
+    let networks = [(); 2].map(|()| Network::calm(&server.url));
+    let (first, held) = frozen(expected, &networks[0], run, at);
+    let second = expected.cluster(&networks[1].url, Some("scalar"));
+    assert_eq!(hashes(&second.watch(run)), expected.hashes, "{run}");
+    let path = format!("{run}/{}", at.1);
+    assert_eq!(networks[0].statuses(at.0, &path), [0; 0], "it was held");
     drop(held);
     wait_for("the request that was held", || {
-        (network_a.passed().len() > n_passed).then_some(())
+        networks[0].statuses(at.0, &path).pop()
     });
-    first.coordinator.signal("CONT");
-    wait_for("the first coordinator to stand down", || {
-        let job = first.job(run);
-        let is_over = job["state"] == "done"
-            || first
-                .coordinator
-                .log()
-                .contains("another coordinator leads this run now");
-        is_over.then_some(())
-    });
+    wake(&first, run);
     expected.check(server, run);
-    let passed = [network_a.passed(), network_b.passed()].concat();
-    let commits = passed.iter().filter(|passed| {
-        passed.method == "PUT"
-            && passed.path.ends_with(&format!("{run}/{COMMITTED}"))
-            && passed.status == 200
-    });
-    assert_eq!(commits.count(), 1, "{run} was published once");
-    println!("{run}: {}", first.coordinator.log());
+    let commits: Vec<u16> = networks
+        .iter()
+        .flat_map(|network| network.statuses("PUT", &format!("{run}/{COMMITTED}")))
+        .collect();
+    let n_created = commits.iter().filter(|status| **status == 200).count();
+    assert_eq!(n_created, 1, "{run} was published with {commits:?}");
 }
 
 #[test]
-fn a_coordinator_that_wakes_after_another_has_taken_over_stands_down() {
+fn a_coordinator_that_wakes_after_another_has_ended_its_run_changes_nothing() {
     let Some(server) = Server::moto() else {
         return;
     };
     let _alone = alone();
     let expected = Expected::new();
     expected.upload(&server);
-    for (run, method, path_end) in [
-        (
-            "frozen-in-a-pass",
-            "PUT",
-            "frozen-in-a-pass/_work/log/000006",
-        ),
-        (
-            "frozen-before-the-model",
-            "PUT",
-            "frozen-before-the-model/model.json",
-        ),
-        (
-            "frozen-before-the-commit",
-            "PUT",
-            "frozen-before-the-commit/_COMMITTED",
-        ),
+    for (run, at) in [
+        ("first-checkpoint", ("PUT", "_work/log/000000")),
+        ("in-a-pass", ("PUT", "_work/log/000006")),
+        ("before-the-model", ("PUT", "model.json")),
+        ("before-the-commit", ("PUT", "_COMMITTED")),
     ] {
-        check_takeover(&server, &expected, run, method, path_end);
+        check_takeover(&expected, &server, run, at);
     }
+}
+
+#[test]
+#[ignore = "fails: whoever opens a run does not look again whether it was committed meanwhile"]
+fn a_coordinator_that_wakes_while_it_opens_a_run_that_another_has_ended_changes_nothing() {
+    let Some(server) = Server::moto() else {
+        return;
+    };
+    let _alone = alone();
+    let expected = Expected::new();
+    expected.upload(&server);
+    for (run, at) in [
+        ("marking", ("PUT", "_UNFINISHED")),
+        ("pinning", ("PUT", "_work/manifest.json")),
+        ("choosing-a-nonce", ("PUT", "_work/nonce")),
+        ("naming", ("PUT", "_work/run")),
+        ("claiming", ("PUT", "_work/epochs/000001")),
+    ] {
+        check_takeover(&expected, &server, run, at);
+    }
+}
+
+#[test]
+fn of_two_checkpoints_of_one_stage_the_first_to_arrive_counts() {
+    const CHECKPOINT: &str = "_work/log/000006";
+    let Some(server) = Server::moto() else {
+        return;
+    };
+    let _alone = alone();
+    let expected = Expected::new();
+    expected.upload(&server);
+    let run = "race";
+    let path = format!("{run}/{CHECKPOINT}");
+    let networks = [(); 2].map(|()| Network::calm(&server.url));
+    let (first, held) = frozen(&expected, &networks[0], run, ("PUT", CHECKPOINT));
+    let held_too = networks[1].hold("PUT", path.clone());
+    // Of other kernels, so that the two have not the same bytes.
+    let second = expected.cluster(&networks[1].url, Some("scalar"));
+    held_too.wait();
+    drop(held);
+    let of_first = wait_for("the first", || networks[0].statuses("PUT", &path).pop());
+    drop(held_too);
+    assert_eq!(hashes(&second.watch(run)), expected.hashes);
+    let of_second = networks[1].statuses("PUT", &path);
+    assert_eq!((of_first, of_second), (200, vec![412]));
+    wake(&first, run);
+    expected.check(&server, run);
 }

@@ -34,16 +34,15 @@ struct Wire {
 }
 
 /// A request that the server has answered, whether the answer arrived or not.
-#[derive(Debug, Clone)]
-pub struct Passed {
-    pub method: String,
-    pub path: String,
-    pub status: u16,
+struct Passed {
+    method: String,
+    path: String,
+    status: u16,
 }
 
 struct Trap {
     method: &'static str,
-    path_end: &'static str,
+    path_end: String,
     sprung: Sender<()>,
     gate: Receiver<()>,
 }
@@ -103,7 +102,7 @@ impl Network {
     }
 
     /// Holds the next request with this method to a path with this end.
-    pub fn hold(&self, method: &'static str, path_end: &'static str) -> Held {
+    pub fn hold(&self, method: &'static str, path_end: String) -> Held {
         let (sprung, was_sprung) = channel();
         let (release, gate) = channel();
         *lock(&self.wire.trap) = Some(Trap {
@@ -118,9 +117,11 @@ impl Network {
         }
     }
 
-    /// What the server has answered so far.
-    pub fn passed(&self) -> Vec<Passed> {
-        lock(&self.wire.passed).clone()
+    /// What the server has answered so far to requests with this method to paths with this end.
+    pub fn statuses(&self, method: &str, path_end: &str) -> Vec<u16> {
+        let passed = lock(&self.wire.passed);
+        let is_meant = |p: &&Passed| p.method == method && p.path.ends_with(path_end);
+        passed.iter().filter(is_meant).map(|p| p.status).collect()
     }
 
     pub fn n_requests(&self) -> u64 {
@@ -157,7 +158,7 @@ impl Wire {
 
     fn spring(&self, request: &Request) {
         let is_meant =
-            |t: &mut Trap| t.method == request.method && request.path.ends_with(t.path_end);
+            |t: &mut Trap| t.method == request.method && request.path.ends_with(&t.path_end);
         let sprung = lock(&self.trap).take_if(is_meant);
         let Some(trap) = sprung else {
             return;
