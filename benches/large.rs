@@ -5,18 +5,10 @@
 #[path = "../tests/common/mod.rs"]
 mod common;
 
-use std::fs::File;
 use std::path::Path;
-use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float32Array, Int64Array, RecordBatch};
-use common::{Mix, fit, hashes, json, summary};
-use parquet::arrow::ArrowWriter;
-use parquet::file::properties::WriterProperties;
+use common::{Mix, fit, hashes, json, summary, write_groups};
 use serde_json::Value;
-
-/// Rows of a row group.
-const GROUP_ROWS: usize = 250_000;
 
 fn main() {
     let wanted: Vec<String> = std::env::args()
@@ -116,41 +108,4 @@ fn report(what: &str, summary: &Value) {
         summary["peak_rss_bytes"].as_u64().unwrap_or(0) >> 20
     );
     println!("  model         {}", summary["model_hash"]);
-}
-
-/// `customer_id` and `f0`, `f1`, ...; `value` of (feature, row).
-fn write_groups(
-    path: &Path,
-    n_rows: usize,
-    n_features: usize,
-    value: impl Fn(&mut Mix, usize, usize) -> f32,
-) {
-    let mut mix = Mix(5);
-    let mut writer: Option<ArrowWriter<File>> = None;
-    for start in (0..n_rows).step_by(GROUP_ROWS) {
-        let rows = start..(start + GROUP_ROWS).min(n_rows);
-        let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(
-            rows.clone().map(|row| row as i64),
-        ));
-        let mut columns = vec![("customer_id".to_owned(), ids)];
-        for f in 0..n_features {
-            let values = rows.clone().map(|row| value(&mut mix, f, row));
-            columns.push((
-                format!("f{f}"),
-                Arc::new(Float32Array::from_iter_values(values)),
-            ));
-        }
-        let batch = RecordBatch::try_from_iter(columns).expect("columns of one length");
-        let writer = writer.get_or_insert_with(|| {
-            let properties = WriterProperties::builder()
-                .set_max_row_group_row_count(Some(GROUP_ROWS))
-                .set_dictionary_enabled(false)
-                .build();
-            let file = File::create(path).expect("the temporary folder is writable");
-            ArrowWriter::try_new(file, batch.schema(), Some(properties))
-                .expect("a schema Parquet knows")
-        });
-        writer.write(&batch).expect("written");
-    }
-    writer.expect("there are rows").close().expect("closed");
 }
