@@ -1,22 +1,21 @@
 //! The one task that owns the state machine: events in, actions out.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clientele_proto::security::AuthorizeLayer;
-use clientele_protocol::cluster::{CoordinatorMessage, Digest, OpenRun, Registration};
+use clientele_protocol::cluster::{CoordinatorMessage, Digest, Registration};
 use clientele_protocol::jobs::{FitJob, JobStatus, WorkerStatus};
-use clientele_protocol::{RunKey, StageSeq, Task, TaskError, WorkerId};
+use clientele_protocol::{ChannelClosed, TaskError, WorkerChannel, WorkerId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::metrics::Metrics;
+use super::remote::{EncodedStages, RemoteWorker};
 use super::runs::{Runs, Submission};
 use crate::cluster::{Action, Cluster, Event, Limits};
 
-/// Messages that may wait for one worker; one that does not take them is lost.
-const WORKER_QUEUE: usize = 256;
 /// Events that may wait; whoever has more to say waits.
 const EVENT_QUEUE: usize = 1_024;
 /// How often late leases and silent workers are looked for.
@@ -95,26 +94,11 @@ pub(super) struct Core {
     metrics: Arc<Metrics>,
     gate: AuthorizeLayer,
     started: Instant,
-    workers: BTreeMap<WorkerId, Connection>,
+    workers: BTreeMap<WorkerId, RemoteWorker>,
     n_registered: u32,
-    /// Encoded stages of runs: the current one and the one before.
-    stages: BTreeMap<String, Vec<EncodedStage>>,
+    stages: Arc<EncodedStages>,
     watchers: BTreeMap<String, watch::Sender<u64>>,
     handle: Handle,
-}
-
-struct Connection {
-    messages: mpsc::Sender<CoordinatorMessage>,
-    /// Transforms and stages it has been told.
-    transforms: HashSet<(String, Digest)>,
-    stages: BTreeMap<String, (u64, StageSeq)>,
-}
-
-struct EncodedStage {
-    key: RunKey,
-    seq: StageSeq,
-    bytes: Arc<Vec<u8>>,
-    hash: Digest,
 }
 
 impl Core {
@@ -137,7 +121,7 @@ impl Core {
             started: Instant::now(),
             workers: BTreeMap::new(),
             n_registered: 0,
-            stages: BTreeMap::new(),
+            stages: Arc::default(),
             watchers: BTreeMap::new(),
             handle: handle.clone(),
         };
@@ -237,18 +221,13 @@ impl Core {
         self.cluster.admit()?;
         let worker = WorkerId(self.n_registered);
         self.n_registered += 1;
-        let (sender, messages) = mpsc::channel(WORKER_QUEUE);
+        let (connection, messages) = RemoteWorker::new(self.stages.clone());
         tracing::info!(
             worker = worker.0,
             name = registration.name,
             devices = registration.devices.join(", "),
             "a worker has joined"
         );
-        let connection = Connection {
-            messages: sender,
-            transforms: HashSet::new(),
-            stages: BTreeMap::new(),
-        };
         self.workers.insert(worker, connection);
         Ok(Attended { worker, messages })
     }
@@ -267,20 +246,11 @@ impl Core {
     /// An answer counts only when it is to the stage as it was asked. One to a stage that is long over counts no more, but its worker
     /// is free again.
     fn reply(&mut self, worker: WorkerId, reply: clientele_protocol::Reply, stage_hash: Digest) {
-        let known = self.stages.get(&reply.key.run).into_iter().flatten();
-        let of_this_life: Vec<&EncodedStage> =
-            known.filter(|stage| stage.key == reply.key).collect();
-        let is_known = match of_this_life.iter().find(|stage| stage.seq == reply.seq) {
-            Some(stage) => stage.hash == stage_hash,
-            None => of_this_life.iter().any(|stage| stage.seq > reply.seq),
-        };
-        match is_known {
-            true => self.step(Event::Reply(worker, reply)),
-            false => {
-                self.metrics.foreign_answers.inc();
-                self.step(Event::Heartbeat(worker));
-            }
+        if self.stages.asked(&reply, &stage_hash) {
+            return self.step(Event::Reply(worker, reply));
         }
+        self.metrics.foreign_answers.inc();
+        self.step(Event::Heartbeat(worker));
     }
 
     fn step(&mut self, event: Event) {
@@ -309,7 +279,7 @@ impl Core {
                     Some(Event::Published(key, published))
                 }),
                 Action::End(status) => {
-                    self.stages.remove(&status.run);
+                    self.stages.forget(&status.run);
                     tracing::info!(run = status.run, state = ?status.state, "a run has ended");
                     self.storage_call(move |runs| {
                         if let Err(error) = runs.end(&status) {
@@ -319,17 +289,17 @@ impl Core {
                     });
                 }
                 Action::StandDown(run) => {
-                    self.stages.remove(&run);
+                    self.stages.forget(&run);
                     self.runs.let_go(&run);
                 }
-                Action::Attach(worker, open_run) => self.attach(worker, open_run),
-                Action::Send(worker, task) => self.send_task(worker, task),
+                Action::Attach(worker, open_run) => {
+                    self.tell(worker, |channel| {
+                        channel.say(CoordinatorMessage::OpenRun(open_run))
+                    });
+                }
+                Action::Send(worker, task) => self.tell(worker, |channel| channel.send(task)),
                 Action::Detach(worker, key) => {
-                    if let Some(connection) = self.workers.get_mut(&worker) {
-                        connection.stages.remove(&key.run);
-                        connection.transforms.retain(|(run, _)| *run != key.run);
-                    }
-                    self.send(worker, CoordinatorMessage::CloseRun(key));
+                    self.tell(worker, |channel| channel.close_run(key));
                 }
                 Action::Disconnect(worker, reason) => {
                     tracing::warn!(worker = worker.0, reason, "a worker is disconnected");
@@ -364,77 +334,18 @@ impl Core {
         }
     }
 
-    fn attach(&mut self, worker: WorkerId, open_run: OpenRun) {
-        self.send(worker, CoordinatorMessage::OpenRun(open_run));
-    }
-
-    /// Says what of the stage the worker has not been told, then leases the parts.
-    fn send_task(&mut self, worker: WorkerId, task: Task) {
-        let run = task.key.run.clone();
-        let (bytes, stage_hash) = self.encoded(&task);
-        let Some(connection) = self.workers.get_mut(&worker) else {
+    fn tell(
+        &mut self,
+        worker: WorkerId,
+        say: impl FnOnce(&RemoteWorker) -> Result<(), ChannelClosed>,
+    ) {
+        let Some(channel) = self.workers.get(&worker) else {
             return;
         };
-        let mut messages = Vec::new();
-        if let Some(transform) = task.stage.transform() {
-            let hash = transform.hash();
-            if connection.transforms.insert((run.clone(), hash)) {
-                messages.push(CoordinatorMessage::Transform {
-                    key: task.key.clone(),
-                    transform: transform.clone(),
-                });
-            }
-        }
-        let told = (task.key.epoch, task.seq);
-        if connection.stages.insert(run, told) != Some(told) {
-            messages.push(CoordinatorMessage::OpenStage {
-                key: task.key.clone(),
-                seq: task.seq,
-                stage: bytes,
-            });
-        }
-        messages.push(CoordinatorMessage::Lease {
-            key: task.key,
-            seq: task.seq,
-            stage_hash,
-            parts: task.parts,
-        });
-        for message in messages {
-            self.send(worker, message);
-        }
-    }
-
-    fn encoded(&mut self, task: &Task) -> (Arc<Vec<u8>>, Digest) {
-        let known = self.stages.entry(task.key.run.clone()).or_default();
-        let is_it = |stage: &&EncodedStage| stage.key == task.key && stage.seq == task.seq;
-        if let Some(stage) = known.iter().find(is_it) {
-            return (stage.bytes.clone(), stage.hash);
-        }
-        let bytes = Arc::new(clientele_proto::encode_stage(&task.stage));
-        let hash = blake3::hash(&bytes);
-        if known.len() > 1 {
-            known.remove(0);
-        }
-        known.push(EncodedStage {
-            key: task.key.clone(),
-            seq: task.seq,
-            bytes: bytes.clone(),
-            hash,
-        });
-        (bytes, hash)
-    }
-
-    fn send(&mut self, worker: WorkerId, message: CoordinatorMessage) {
-        let Some(connection) = self.workers.get(&worker) else {
-            return;
-        };
-        if let Err(error) = connection.messages.try_send(message) {
-            let reason = match error {
-                mpsc::error::TrySendError::Full(_) => "it does not take its messages",
-                mpsc::error::TrySendError::Closed(_) => "its connection is closed",
-            };
+        if say(channel).is_err() {
             self.workers.remove(&worker);
-            let (handle, reason) = (self.handle.clone(), reason.to_owned());
+            let handle = self.handle.clone();
+            let reason = "its connection is closed, or it does not take its messages".to_owned();
             tokio::spawn(async move {
                 handle
                     .tell(Command::Event(Event::Lost(worker, reason)))

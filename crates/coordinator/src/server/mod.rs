@@ -4,6 +4,7 @@ mod attend;
 mod core;
 mod jobs;
 pub mod metrics;
+mod remote;
 mod runs;
 
 use std::sync::Arc;
