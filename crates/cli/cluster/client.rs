@@ -146,13 +146,14 @@ impl Client {
         loop {
             let error = match self.follow_once(run, &mut display, &mut away_since).await {
                 Ok(status) => return Ok(status),
+                Err(error) if error.kind != ErrorKind::Transient => return Err(error),
                 Err(error) => error,
             };
             let since = *away_since.get_or_insert_with(|| {
                 eprintln!("the coordinator is away ({error}); the run goes on when it is back");
                 Instant::now()
             });
-            if error.kind != ErrorKind::Transient || since.elapsed() > AWAY_LIMIT {
+            if since.elapsed() > AWAY_LIMIT {
                 return Err(error);
             }
             tokio::time::sleep(AWAY_PAUSE).await;
