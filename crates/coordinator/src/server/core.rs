@@ -246,6 +246,15 @@ impl Core {
     /// An answer counts only when it is to the stage as it was asked. One to a stage that is long over counts no more, but its worker
     /// is free again.
     fn reply(&mut self, worker: WorkerId, reply: clientele_protocol::Reply, stage_hash: Digest) {
+        tracing::debug!(
+            run = reply.key.run,
+            worker = worker.0,
+            seq = reply.seq.0,
+            first_part = reply.parts.first().map(|part| part.0),
+            n_parts = reply.parts.len(),
+            seconds = reply.elapsed.as_secs_f64(),
+            "answered"
+        );
         if self.stages.asked(&reply, &stage_hash) {
             return self.step(Event::Reply(worker, reply));
         }
@@ -297,7 +306,18 @@ impl Core {
                         channel.say(CoordinatorMessage::OpenRun(open_run))
                     });
                 }
-                Action::Send(worker, task) => self.tell(worker, |channel| channel.send(task)),
+                Action::Send(worker, task) => {
+                    tracing::debug!(
+                        run = task.key.run,
+                        worker = worker.0,
+                        seq = task.seq.0,
+                        stage = task.stage.name(),
+                        first_part = task.parts.first().map(|part| part.0),
+                        n_parts = task.parts.len(),
+                        "leased"
+                    );
+                    self.tell(worker, |channel| channel.send(task));
+                }
                 Action::Detach(worker, key) => {
                     self.tell(worker, |channel| channel.close_run(key));
                 }
