@@ -263,7 +263,7 @@ impl Machine {
             Ok(answer) => answer,
             Err(error) if is_current => return self.fail(worker, &reply.parts, error),
             Err(_) => {
-                self.schedule.replied(worker);
+                self.schedule.replied(worker, reply.seq, &reply.parts);
                 self.n_dropped += 1;
                 return Ok(());
             }

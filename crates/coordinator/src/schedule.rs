@@ -15,6 +15,8 @@ pub const MAX_DEATHS: u32 = 3;
 /// A lease is late when it takes this many times what was expected, and at least [`LATE_AFTER`]; then an idle worker gets it too.
 const LATE_FACTOR: f64 = 2.0;
 const LATE_AFTER: Duration = Duration::from_secs(1);
+/// A lease is late after this, where neither worker has ever answered such a stage.
+const LATE_UNKNOWN: Duration = Duration::from_secs(6);
 
 /// Passes over which reading a shard anew, on the worker it moves to, must pay.
 const PAYBACK_PASSES: f64 = 5.0;
@@ -102,7 +104,7 @@ pub struct Stage {
 struct Member {
     lease: Option<Lease>,
     /// Tasks it has been given and not replied to. One that still works on a part that another has answered gets nothing new.
-    n_owed: u32,
+    owed: Vec<(StageSeq, Vec<PartId>)>,
     /// Rows a second, by stage.
     speeds: BTreeMap<&'static str, f64>,
 }
@@ -171,6 +173,8 @@ impl Schedule {
 
     /// A worker is ready, and has the rows of some shards already.
     pub fn join(&mut self, id: WorkerId, resident: &[PartId]) {
+        // One that says so twice starts anew.
+        self.leave(id);
         self.workers.insert(id, Member::default());
         for part in resident {
             self.homes.entry(*part).or_insert(id);
@@ -224,7 +228,9 @@ impl Schedule {
     /// # Errors
     /// As [`Schedule::lose`].
     pub fn fail(&mut self, id: WorkerId, parts: &[PartId]) -> Result<(), Poisonous> {
-        self.replied(id);
+        if !self.replied(id, self.stage.seq, parts) {
+            return Ok(());
+        }
         if let Some(worker) = self.workers.get_mut(&id) {
             worker.lease.take_if(|lease| lease.parts == parts);
         }
@@ -281,7 +287,7 @@ impl Schedule {
         let idle: Vec<WorkerId> = self
             .workers
             .iter()
-            .filter(|(_, w)| w.lease.is_none() && w.n_owed == 0)
+            .filter(|(_, w)| w.lease.is_none() && w.owed.is_empty())
             .map(|(id, _)| *id)
             .collect();
         let mut grants = Vec::new();
@@ -296,7 +302,7 @@ impl Schedule {
                 self.totals.n_twins += u64::from(!self.open.remove(part));
             }
             if let Some(worker) = self.workers.get_mut(&id) {
-                worker.n_owed += 1;
+                worker.owed.push((self.stage.seq, parts.clone()));
                 let parts = parts.clone();
                 worker.lease = Some(Lease { parts, since: now });
             }
@@ -362,7 +368,7 @@ impl Schedule {
 
     fn is_behind(&self, id: WorkerId) -> bool {
         let worker = self.workers.get(&id);
-        worker.is_some_and(|worker| worker.lease.is_none() && worker.n_owed > 0)
+        worker.is_some_and(|worker| worker.lease.is_none() && !worker.owed.is_empty())
     }
 
     /// The first of `parts`: half of a worker's share, so that what is left can still go elsewhere. The only one in a process takes all.
@@ -472,16 +478,25 @@ impl Schedule {
         let late = self.workers.iter().filter_map(|(other, worker)| {
             let lease = worker.lease.as_ref().filter(|_| *other != id)?;
             let elapsed = now.saturating_sub(lease.since);
-            let known = self.speed(*other, self.stage.name).or(speed)?;
-            let expected = self.rows(&lease.parts) as f64 / known * LATE_FACTOR;
-            let is_late = elapsed >= LATE_AFTER && elapsed.as_secs_f64() > expected;
+            let known = self.speed(*other, self.stage.name).or(speed);
+            let is_late = match known {
+                Some(known) => {
+                    let expected = self.rows(&lease.parts) as f64 / known * LATE_FACTOR;
+                    elapsed >= LATE_AFTER && elapsed.as_secs_f64() > expected
+                }
+                None => elapsed >= LATE_UNKNOWN,
+            };
+            // An answer that merges what is counted already would be refused.
+            let is_wanted = |part: &&PartId| !self.answered.contains(part);
+            let wanted: Vec<PartId> = lease.parts.iter().filter(is_wanted).copied().collect();
             let has_twin = self.workers.iter().any(|(third, w)| {
-                third != other && w.lease.as_ref().is_some_and(|l| l.parts == lease.parts)
+                let theirs = w.lease.iter().flat_map(|lease| &lease.parts);
+                third != other && theirs.into_iter().any(|part| wanted.contains(part))
             });
-            (is_late && !has_twin).then_some((elapsed, &lease.parts))
+            (is_late && !has_twin && !wanted.is_empty()).then_some((elapsed, wanted))
         });
         let latest = late.max_by_key(|(elapsed, _)| *elapsed);
-        latest.map(|(_, parts)| parts.clone()).unwrap_or_default()
+        latest.map(|(_, parts)| parts).unwrap_or_default()
     }
 
     /// Takes an answer for `parts` of the current stage from `id`, which took `elapsed` to compute it.
@@ -496,7 +511,10 @@ impl Schedule {
         digest: Digest,
         elapsed: Duration,
     ) -> Result<Counted, Mismatch> {
-        self.replied(id);
+        self.replied(id, self.stage.seq, parts);
+        if !self.asks(parts) {
+            return Ok(Counted::Repeated);
+        }
         if let Some(worker) = self.workers.get_mut(&id) {
             worker.lease.take_if(|lease| lease.parts == parts);
         }
@@ -558,18 +576,30 @@ impl Schedule {
         parts: &[PartId],
         digest: Digest,
     ) -> Counted {
-        self.replied(id);
+        self.replied(id, seq, parts);
         match self.counted.get(&(seq, parts.to_vec())) {
             Some(counted) if *counted != digest => Counted::Differs,
             _ => Counted::Repeated,
         }
     }
 
-    /// A worker has replied to one of its tasks, with whatever.
-    pub fn replied(&mut self, id: WorkerId) {
-        if let Some(worker) = self.workers.get_mut(&id) {
-            worker.n_owed = worker.n_owed.saturating_sub(1);
-        }
+    /// A worker has replied to one of its tasks, with whatever. False for a reply that comes again, or from a worker that is gone.
+    pub fn replied(&mut self, id: WorkerId, seq: StageSeq, parts: &[PartId]) -> bool {
+        let Some(worker) = self.workers.get_mut(&id) else {
+            return false;
+        };
+        let n_owed = worker.owed.len();
+        worker
+            .owed
+            .retain(|(owed_seq, owed)| *owed_seq != seq || owed != parts);
+        worker.owed.len() < n_owed
+    }
+
+    /// Whether `parts` are of this stage, each once.
+    fn asks(&self, parts: &[PartId]) -> bool {
+        let n_parts = self.stage.rows.len();
+        let distinct: BTreeSet<&PartId> = parts.iter().collect();
+        distinct.len() == parts.len() && parts.iter().all(|part| (part.0 as usize) < n_parts)
     }
 
     /// Takes parts that a late worker has answered after all from the lease of whoever got them next.
@@ -872,7 +902,9 @@ mod tests {
             answer_with(schedule, id, &parts, 0, elapsed);
             if schedule.finish().is_some() {
                 // What is late is replied to in its time.
-                due.iter().for_each(|(_, id, _, _)| schedule.replied(*id));
+                for (_, id, parts, _) in &due {
+                    schedule.replied(*id, StageSeq(seq), parts);
+                }
                 return ended;
             }
         }
