@@ -187,12 +187,15 @@ fn whatever_happens_the_run_ends_with_the_same_bytes() {
 #[test]
 fn the_same_seed_gives_the_same_trace() {
     let fixture = Fixture::shared();
-    for seed in 0..4 {
-        let run = || match check_seed(&fixture, seed, None) {
-            Ok((_, trace)) => trace,
+    // Side by side with others, so that what depends on the test process shows.
+    let traces = || {
+        let results = run_seeds(&fixture, 0..12, None).into_iter();
+        results.map(|(seed, result)| match result {
+            Ok((_, trace)) => (seed, trace),
             Err(failure) => panic!("{}", failure.why),
-        };
-        let (first, second) = (run(), run());
+        })
+    };
+    for ((seed, first), (_, second)) in traces().zip(traces()) {
         assert!(first.lines().count() > 50, "{first}");
         let differ = first.lines().zip(second.lines()).find(|(a, b)| a != b);
         assert_eq!(differ, None, "seed {seed}");

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use clientele_coordinator::server::metrics::Metrics;
 use clientele_coordinator::server::{Publication, Publisher, ServerOptions, StorageCalls, serve};
 use clientele_data::ErrorKind;
 use clientele_data::manifest::Manifest;
+use clientele_data::run_dir::COMMITTED;
 use clientele_proto::connection::call;
 use clientele_proto::security::ServerSecurity;
 use clientele_proto::status::to_error;
@@ -34,6 +36,8 @@ use crate::wire::{COORDINATOR, Counts, RepeatingChannel, Repeats, dial, listen};
 const TIME_LIMIT: Duration = Duration::from_secs(600);
 /// What hosts do between two messages happens at once; messages arrive at these steps.
 const TICK: Duration = Duration::from_millis(10);
+/// How often messages begin to take another time.
+const JITTER: Duration = Duration::from_millis(100);
 /// The host that asks for the run.
 const CLIENT: &str = "client";
 
@@ -69,8 +73,6 @@ pub fn simulate(
     let mut sim = turmoil::Builder::new()
         .tick_duration(TICK)
         .simulation_duration(TIME_LIMIT)
-        .min_message_latency(Duration::from_millis(1))
-        .max_message_latency(schedule.latency)
         .tcp_capacity(4_096)
         .rng_seed(schedule.seed)
         .build();
@@ -79,7 +81,7 @@ pub fn simulate(
         add_worker(&mut sim, room, schedule, nth, plan, &shared);
     }
     sim.client(CLIENT, ask_for_the_run(shared.clone()));
-    let mut hand = Hand::new(schedule, shared.clone());
+    let mut hand = Hand::new(schedule, room, shared.clone());
     loop {
         hand.act(&mut sim);
         match sim.step() {
@@ -270,11 +272,16 @@ async fn follow() -> Result<JobStatus, Status> {
 /// Lets faults come and go.
 struct Hand {
     n_workers: usize,
+    /// Of messages, at most.
     latency: Duration,
+    mix: Mix,
+    next_jitter: Duration,
     coming: Vec<Coming>,
     /// What has come, and when it goes.
     going: Vec<(Fault, Duration)>,
+    /// What has come before this file was there.
     fired: Vec<Fault>,
+    committed: PathBuf,
     shared: Shared,
 }
 
@@ -285,16 +292,19 @@ struct Coming {
 }
 
 impl Hand {
-    fn new(schedule: &Schedule, shared: Shared) -> Self {
+    fn new(schedule: &Schedule, room: &Room, shared: Shared) -> Self {
         let coming = schedule.faults.iter().cloned();
         Self {
             n_workers: schedule.workers.len(),
             latency: schedule.latency,
+            mix: Mix(!schedule.seed),
+            next_jitter: Duration::ZERO,
             coming: coming
                 .map(|planned| Coming { planned, due: None })
                 .collect(),
             going: Vec::new(),
             fired: Vec::new(),
+            committed: room.out().join(COMMITTED),
             shared,
         }
     }
@@ -303,7 +313,11 @@ impl Hand {
         let now = sim.elapsed();
         for (fault, _) in self.going.extract_if(.., |(_, until)| *until <= now) {
             tracing::info!(target: "simulation", ?fault, "is over");
-            undo(sim, fault, self.n_workers, self.latency);
+            undo(sim, fault, self.n_workers);
+        }
+        if now >= self.next_jitter {
+            self.next_jitter = now + JITTER;
+            self.set_latencies(sim);
         }
         let n_answers = self.shared.counts.n_answers.load(Ordering::Relaxed);
         for coming in &mut self.coming {
@@ -311,14 +325,13 @@ impl Hand {
                 coming.due.get_or_insert(now + coming.planned.and_then);
             }
         }
-        // One that meets another at the same place waits until that is over.
-        let place_of = |fault: &Fault| fault.worker();
+        // One that meets another at the same place waits until that is over; the coordinator is at every place.
         let going = &self.going;
         let next = self.coming.iter().position(|coming| {
-            let place = place_of(&coming.planned.fault);
+            let place = coming.planned.fault.place();
             let is_free = going.iter().all(|(other, _)| {
-                let theirs = place_of(other);
-                theirs != place && !(theirs == Place::Coordinator || place == Place::Coordinator)
+                let theirs = other.place();
+                theirs != place && theirs != Place::Coordinator && place != Place::Coordinator
             });
             coming.due.is_some_and(|due| due <= now) && is_free
         });
@@ -327,7 +340,24 @@ impl Hand {
             tracing::info!(target: "simulation", ?fault, "comes");
             cause(sim, fault, self.n_workers, &self.shared);
             self.going.push((fault, now + lasts));
-            self.fired.push(fault);
+            if !self.committed.exists() {
+                self.fired.push(fault);
+            }
+        }
+    }
+}
+
+impl Hand {
+    /// Gives every link a time of its own. Those that the simulated network draws depend on the order in which the connections of a
+    /// killed process are closed, and that on the number of tasks the test process has ever started.
+    fn set_latencies(&mut self, sim: &Sim<'_>) {
+        for (nth, other) in others(self.n_workers).enumerate() {
+            let drawn = self.latency.mul_f64(self.mix.next().powi(2));
+            let delay = self.going.iter().find_map(|(fault, _)| match fault {
+                Fault::Delay(worker, ms) if *worker == nth => Some(Duration::from_millis(*ms)),
+                _ => None,
+            });
+            sim.set_link_latency(other, COORDINATOR, delay.unwrap_or(drawn));
         }
     }
 }
@@ -341,7 +371,7 @@ enum Place {
 }
 
 impl Fault {
-    fn worker(&self) -> Place {
+    fn place(&self) -> Place {
         match self {
             Self::KillWorker(nth)
             | Self::UnplugWorker(nth)
@@ -381,9 +411,8 @@ fn cause(sim: &mut Sim<'_>, fault: Fault, n_workers: usize, shared: &Shared) {
         Fault::Partition(nth) => sim.partition(name(nth), COORDINATOR),
         Fault::Deafen(nth) => sim.partition_oneway(COORDINATOR, name(nth)),
         Fault::Mute(nth) => sim.partition_oneway(name(nth), COORDINATOR),
-        Fault::Delay(nth, ms) => {
-            sim.set_link_latency(name(nth), COORDINATOR, Duration::from_millis(ms));
-        }
+        // See `Hand::set_latencies`.
+        Fault::Delay(..) => {}
         Fault::Drain(nth) => {
             if let Some(stop) = lock(&shared.stops).get(&nth) {
                 stop.send_replace(true);
@@ -393,7 +422,7 @@ fn cause(sim: &mut Sim<'_>, fault: Fault, n_workers: usize, shared: &Shared) {
     }
 }
 
-fn undo(sim: &mut Sim<'_>, fault: Fault, n_workers: usize, latency: Duration) {
+fn undo(sim: &mut Sim<'_>, fault: Fault, n_workers: usize) {
     match fault {
         Fault::KillWorker(nth) | Fault::Drain(nth) => sim.bounce(name(nth)),
         Fault::UnplugWorker(nth) => {
@@ -412,11 +441,7 @@ fn undo(sim: &mut Sim<'_>, fault: Fault, n_workers: usize, latency: Duration) {
         Fault::Partition(nth) | Fault::Deafen(nth) | Fault::Mute(nth) => {
             sim.repair(name(nth), COORDINATOR);
         }
-        // Of all links together it would be that of new ones only.
-        Fault::Delay(nth, _) => {
-            sim.set_link_latency(name(nth), COORDINATOR, Duration::from_millis(1));
-            sim.set_link_max_message_latency(name(nth), COORDINATOR, latency);
-        }
+        Fault::Delay(..) => {}
         Fault::CutOffClient => sim.repair(CLIENT, COORDINATOR),
     }
 }
