@@ -394,7 +394,8 @@ impl Schedule {
         for part in parts {
             let more = self.rows(&[part]) as f64;
             let fits = n_rows + more <= wanted * (1.0 + 1e-9);
-            if !fits && !(taken.is_empty() && at_least_one) {
+            let is_needed = taken.is_empty() && at_least_one;
+            if !fits && !is_needed {
                 break;
             }
             n_rows += more;

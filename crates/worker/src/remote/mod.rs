@@ -90,7 +90,7 @@ where
             let connected = tokio::time::timeout(WELCOME_TIMEOUT, connect()).await;
             let channel = connected
                 .map_err(|_| Status::deadline_exceeded("nobody answers"))?
-                .map_err(|error| Status::from_error(error))?;
+                .map_err(Status::from_error)?;
             let client =
                 WorkServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
             Connection::open(client, &registration).await
