@@ -296,6 +296,8 @@ fn of_two_coordinators_on_one_run_one_publishes() {
     );
     clientele_data::run_dir::verify(&*expected.run_dir("contested")).unwrap();
     assert!(first.coordinator.is_alive());
+    let asked = first.job("contested");
+    assert_eq!(asked["error"]["exit_code"], 6, "{asked}");
 }
 
 #[test]

@@ -287,6 +287,56 @@ fn a_worker_of_another_version() {
 }
 
 #[test]
+fn a_job_above_the_limit_is_refused_for_good() {
+    let dir = TempDir::new().unwrap();
+    common::parquet(
+        dir.path(),
+        "customers.parquet",
+        &common::blobs(10_000, 2, 3),
+    );
+    let submit = |cluster: &Cluster, run_id: &str| {
+        let arguments = [
+            "submit",
+            "customers.parquet",
+            "--out",
+            run_id,
+            "--run-id",
+            run_id,
+        ];
+        let mut command = clientele();
+        command
+            .args(arguments)
+            .args(["--coordinator", &cluster.url])
+            .current_dir(dir.path());
+        run(&mut command)
+    };
+    let mut cluster = Cluster::start_with(dir.path(), "127.0.0.1:0", |command| {
+        command.args(["--max-running", "1", "--max-queued", "0"]);
+    });
+    // The first one runs, or would if there were a worker; none may wait.
+    assert_eq!(submit(&cluster, "first").code, Some(0));
+    check(&submit(&cluster, "a"), 7, &["0 jobs are waiting"]);
+    cluster.coordinator.signal("TERM");
+    cluster.coordinator.end();
+    cluster.restart();
+    let jobs = ask(&cluster.url, &["jobs"]).stdout;
+    assert!(jobs.contains("first ") && !jobs.contains("a "), "{jobs}");
+    // Two runs into one folder: the second is refused, and not taken up by the next coordinator.
+    assert_eq!(submit(&cluster, "b").code, Some(0));
+    let arguments = ["submit", "customers.parquet", "--out", "b", "--run-id", "c"];
+    let same_out = run(clientele()
+        .args(arguments)
+        .args(["--coordinator", &cluster.url])
+        .current_dir(dir.path()));
+    check(&same_out, 6, &["run `b` is being written"]);
+    cluster.coordinator.signal("TERM");
+    cluster.coordinator.end();
+    cluster.restart();
+    let jobs = ask(&cluster.url, &["jobs"]).stdout;
+    assert!(jobs.contains("b ") && !jobs.contains("c "), "{jobs}");
+}
+
+#[test]
 fn a_run_directory_that_a_worker_does_not_see() {
     let (here, there) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     common::parquet(
@@ -312,4 +362,21 @@ fn a_run_directory_that_a_worker_does_not_see() {
         .args(["--k", "2", "--coordinator", &cluster.url])
         .current_dir(here.path()));
     check(&ran, 2, &["worker `elsewhere`", "local:out", "--store"]);
+    // One that sees it does the work alone.
+    cluster.add_worker("here", |command| {
+        command.args(["--backend", "cpu"]);
+    });
+    cluster.wait_for_workers(2);
+    let ran = run(clientele()
+        .args([
+            "fit",
+            "customers.parquet",
+            "--out",
+            "out2",
+            "--id",
+            "customer_id",
+        ])
+        .args(["--k", "2", "--coordinator", &cluster.url])
+        .current_dir(here.path()));
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
 }

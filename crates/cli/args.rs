@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 pub use cluster::{
-    ClientArgs, CoordinatorArgs, CredentialArgs, JobsArgs, ReplayArgs, RunIdArgs, StatusArgs,
-    SubmitArgs, WatchArgs, WorkerArgs,
+    ClientArgs, CoordinatorArgs, CredentialArgs, JobsArgs, MaybeClusterArgs, ReplayArgs, RunIdArgs,
+    StatusArgs, SubmitArgs, SubmitFitArgs, WatchArgs, WorkerArgs,
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -46,7 +46,7 @@ pub enum Command {
     /// Works for a coordinator: reads shards, computes on its GPU or CPU, writes assignments
     Worker(WorkerArgs),
     /// Hands a fit to a coordinator and does not wait for it; prints the run id
-    Submit(FitArgs),
+    Submit(SubmitFitArgs),
     /// Where a run, or the whole cluster, stands
     Status(StatusArgs),
     /// Follows a run to its end, then prints what `fit` prints
@@ -85,7 +85,7 @@ pub struct RunArgs {
     #[command(flatten)]
     pub machine: MachineArgs,
     #[command(flatten)]
-    pub cluster: SubmitArgs,
+    pub cluster: MaybeClusterArgs,
 }
 
 /// `clientele init`.
@@ -129,7 +129,7 @@ pub struct FitArgs {
     #[command(flatten)]
     pub machine: MachineArgs,
     #[command(flatten)]
-    pub cluster: SubmitArgs,
+    pub cluster: MaybeClusterArgs,
 }
 
 /// What is to be clustered.

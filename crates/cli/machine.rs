@@ -82,11 +82,22 @@ pub fn n_cores() -> usize {
     std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
-/// Half of the memory of this machine, so that it stays usable for others.
+/// Half of the memory of this machine, or of what its container may use, so that it stays usable for others.
 pub fn default_memory_bytes() -> u64 {
-    let total =
+    let machine =
         status_kib("/proc/meminfo", "MemTotal:").map_or(UNKNOWN_MEMORY_BYTES, |kib| kib * 1_024);
+    let total = container_bytes().map_or(machine, |limit| limit.min(machine));
     (total / 2).max(LEAST_MEMORY_BYTES)
+}
+
+/// What the control group of this process may use, if it says: version 2, then version 1.
+fn container_bytes() -> Option<u64> {
+    let files = [
+        "/sys/fs/cgroup/memory.max",
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+    ];
+    let limit = |file: &&str| std::fs::read_to_string(file).ok()?.trim().parse().ok();
+    files.iter().find_map(limit)
 }
 
 /// The most memory this process has had resident, where the system tells.

@@ -15,8 +15,8 @@ use crate::machine::Machine;
 
 /// Fits and publishes: here, or on a cluster.
 pub fn fit(args: &FitArgs) -> Result<(), Failure> {
-    if let Some(url) = &args.cluster.coordinator {
-        return client::fit(url, args);
+    if let Some(coordinator) = args.cluster.client() {
+        return client::fit(&coordinator, args);
     }
     let machine = Machine::new(&args.machine)?;
     let (mut spec, nulls) = job::fit_spec(&args.model, &FitSettings::default())?;

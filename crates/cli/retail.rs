@@ -11,7 +11,9 @@ use clientele_personas::Counted;
 use clientele_protocol::FitSpec;
 use clientele_protocol::jobs::FitJob;
 
-use crate::args::{BackendArg, FeaturesArgs, InitArgs, MachineArgs, ModelArgs, RunArgs};
+use crate::args::{
+    BackendArg, ClientArgs, FeaturesArgs, InitArgs, MachineArgs, ModelArgs, RunArgs,
+};
 use crate::cluster::client::{self, Places};
 use crate::evidence::Story;
 use crate::failure::Failure;
@@ -26,8 +28,8 @@ const FEATURES_DIR: &str = "features";
 pub fn run(args: &RunArgs) -> Result<(), Failure> {
     let config = load(&args.config)?;
     let settings = Settings::new(&config, &args.model, &args.machine)?;
-    if let Some(url) = &args.cluster.coordinator {
-        return run_on_cluster(url, args, &config, settings);
+    if let Some(coordinator) = args.cluster.client() {
+        return run_on_cluster(&coordinator, args, &config, settings);
     }
     let dir = RunDir::create(&*args.out)?;
     fit(&config, settings, dir)?.print(args.machine.format)
@@ -35,12 +37,12 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
 
 /// Features are made here, into the run directory; everything after that is the cluster's.
 fn run_on_cluster(
-    url: &str,
+    coordinator: &ClientArgs,
     args: &RunArgs,
     config: &Config,
     settings: Settings,
 ) -> Result<(), Failure> {
-    let places = Places::new(&args.cluster)?;
+    let places = Places::new(&args.cluster.submit)?;
     let out = places.locate(&args.out.display().to_string())?;
     let dir = RunDir::create(&*args.out)?;
     let (features, _) = build_features(config, &settings.machine, &dir)?;
@@ -61,9 +63,15 @@ fn run_on_cluster(
         spec: settings.spec,
         story: client::story_json(&story(config, &features))?,
         adopt_out: true,
-        wait_for_workers_ms: client::wait_ms(&args.cluster),
+        wait_for_workers_ms: client::wait_ms(&args.cluster.submit),
     };
-    client::submit_and_follow(url, &args.cluster, &job, args.machine.format, &args.out)
+    client::submit_and_follow(
+        coordinator,
+        &args.cluster.submit,
+        &job,
+        args.machine.format,
+        &args.out,
+    )
 }
 
 /// What a config and flags come to; checked before anything is written.

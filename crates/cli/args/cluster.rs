@@ -37,6 +37,7 @@ pub struct CredentialArgs {
 
 /// Which coordinator.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Coordinator")]
 pub struct ClientArgs {
     /// The coordinator, such as http://127.0.0.1:7070
     #[arg(
@@ -50,13 +51,10 @@ pub struct ClientArgs {
     pub credentials: CredentialArgs,
 }
 
-/// `fit`, `run` and `submit` on a cluster.
+/// What `fit`, `run` and `submit` tell a cluster.
 #[derive(Debug, Default, Clone, Args)]
 #[command(next_help_heading = "Cluster (never changes the result)")]
 pub struct SubmitArgs {
-    /// Compute on the cluster of this coordinator, such as http://127.0.0.1:7070
-    #[arg(long, value_name = "URL")]
-    pub coordinator: Option<String>,
     /// Name of the run, for `status` and `cancel` [default: made up]
     #[arg(long, value_name = "ID")]
     pub run_id: Option<String>,
@@ -65,8 +63,46 @@ pub struct SubmitArgs {
     pub wait_for_workers: Option<u64>,
     #[command(flatten)]
     pub stores: StoreArgs,
+}
+
+/// `fit` and `run`, here or on a cluster.
+#[derive(Debug, Default, Clone, Args)]
+#[command(next_help_heading = "Cluster (never changes the result)")]
+pub struct MaybeClusterArgs {
+    /// Compute on the cluster of this coordinator, such as http://127.0.0.1:7070
+    #[arg(long, value_name = "URL")]
+    pub coordinator: Option<String>,
+    #[command(flatten)]
+    pub submit: SubmitArgs,
     #[command(flatten)]
     pub credentials: CredentialArgs,
+}
+
+impl MaybeClusterArgs {
+    /// The coordinator, if the cluster is meant.
+    pub fn client(&self) -> Option<ClientArgs> {
+        let coordinator = self.coordinator.clone()?;
+        Some(ClientArgs {
+            coordinator,
+            credentials: self.credentials.clone(),
+        })
+    }
+}
+
+/// `clientele submit`.
+#[derive(Debug, Args)]
+pub struct SubmitFitArgs {
+    #[command(flatten)]
+    pub table: super::TableArgs,
+    /// Folder for the result; must not hold a finished run
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    #[command(flatten)]
+    pub model: super::ModelArgs,
+    #[command(flatten)]
+    pub submit: SubmitArgs,
+    #[command(flatten)]
+    pub client: ClientArgs,
 }
 
 /// `clientele coordinator`.
@@ -78,8 +114,6 @@ pub struct CoordinatorArgs {
     /// Address of /metrics, /livez and /readyz [default: none]
     #[arg(long, value_name = "ADDR:PORT")]
     pub metrics_listen: Option<SocketAddr>,
-    #[command(flatten)]
-    pub stores: StoreArgs,
     /// Where jobs are remembered, so that a restarted coordinator goes on with them
     /// [default: _clientele in the first store]
     #[arg(long, value_name = "ALIAS:KEY")]
@@ -111,18 +145,16 @@ pub struct CoordinatorArgs {
     /// Tokens that are let in, one a line: `client TOKEN` or `worker TOKEN`
     #[arg(long, value_name = "FILE", help_heading = "Security")]
     pub token_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub stores: StoreArgs,
 }
 
 /// `clientele worker`.
 #[derive(Debug, Args)]
 pub struct WorkerArgs {
-    #[command(flatten)]
-    pub client: ClientArgs,
     /// What people call it [default: host name and process]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
-    #[command(flatten)]
-    pub stores: StoreArgs,
     /// Folder for what does not fit into memory; files in it have no name and vanish with the process
     /// [default: the system's temporary folder]
     #[arg(long, value_name = "DIR")]
@@ -136,9 +168,14 @@ pub struct WorkerArgs {
     /// Threads [default: one a core]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
-    /// Memory of this process, such as 8GiB; what does not fit is streamed [default: half of this machine's]
+    /// Memory of this process, such as 8GiB; what does not fit is streamed
+    /// [default: half of this machine's or container's]
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<Bytes>,
+    #[command(flatten)]
+    pub client: ClientArgs,
+    #[command(flatten)]
+    pub stores: StoreArgs,
 }
 
 /// `clientele status`.
@@ -147,11 +184,11 @@ pub struct StatusArgs {
     /// The run; without it everything
     #[arg(value_name = "RUN")]
     pub run: Option<String>,
-    #[command(flatten)]
-    pub client: ClientArgs,
     /// What is printed on standard output
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
+    #[command(flatten)]
+    pub client: ClientArgs,
 }
 
 /// `clientele watch`.
@@ -160,11 +197,11 @@ pub struct WatchArgs {
     /// The run
     #[arg(value_name = "RUN")]
     pub run: String,
-    #[command(flatten)]
-    pub client: ClientArgs,
     /// What is printed on standard output
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
+    #[command(flatten)]
+    pub client: ClientArgs,
 }
 
 /// `clientele cancel`.
@@ -180,11 +217,11 @@ pub struct RunIdArgs {
 /// `clientele jobs`.
 #[derive(Debug, Args)]
 pub struct JobsArgs {
-    #[command(flatten)]
-    pub client: ClientArgs,
     /// What is printed on standard output
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
+    #[command(flatten)]
+    pub client: ClientArgs,
 }
 
 /// `clientele replay`.

@@ -18,7 +18,8 @@ use tonic::{Request, Status};
 
 use super::{credentials, runtime};
 use crate::args::{
-    ClientArgs, FitArgs, Format, JobsArgs, RunIdArgs, StatusArgs, SubmitArgs, WatchArgs,
+    ClientArgs, FitArgs, Format, JobsArgs, ModelArgs, RunIdArgs, StatusArgs, SubmitArgs,
+    SubmitFitArgs, TableArgs, WatchArgs,
 };
 use crate::evidence::Story;
 use crate::failure::Failure;
@@ -43,8 +44,8 @@ struct Client {
 }
 
 impl Client {
-    fn new(url: &str, args: &ClientArgs) -> Result<Self, Failure> {
-        let shown = &args.credentials;
+    fn new(args: &ClientArgs) -> Result<Self, Failure> {
+        let (url, shown) = (&args.coordinator, &args.credentials);
         Ok(Self {
             security: credentials(url, shown)?,
             hung_up_hint: url.starts_with("https://").then_some(match &shown.tls_cert {
@@ -227,35 +228,31 @@ fn causes(error: &(dyn std::error::Error + 'static)) -> Vec<String> {
 }
 
 /// `clientele fit --coordinator URL`.
-pub fn fit(url: &str, args: &FitArgs) -> Result<(), Failure> {
-    let job = fit_job(args)?;
-    submit_and_follow(url, &args.cluster, &job, args.machine.format, &args.out)
+pub fn fit(client: &ClientArgs, args: &FitArgs) -> Result<(), Failure> {
+    let submit = &args.cluster.submit;
+    let job = fit_job(&args.table, &args.model, &args.out, submit)?;
+    submit_and_follow(client, submit, &job, args.machine.format, &args.out)
 }
 
 /// `clientele submit`.
-pub fn submit(args: &FitArgs) -> Result<(), Failure> {
-    let url = args.cluster.coordinator.clone();
-    let url = url
-        .or_else(|| std::env::var("CLIENTELE_COORDINATOR").ok())
-        .unwrap_or_else(|| "http://127.0.0.1:7070".into());
-    let job = fit_job(args)?;
-    let run = run_id(&args.cluster)?;
-    let client = Client::new(&url, &client_args(&url, &args.cluster))?;
+pub fn submit(args: &SubmitFitArgs) -> Result<(), Failure> {
+    let job = fit_job(&args.table, &args.model, &args.out, &args.submit)?;
+    let run = run_id(&args.submit)?;
+    let client = Client::new(&args.client)?;
     runtime()?.block_on(client.submit(&run, &job))?;
     print_lines(&format!("{run}\n"))
 }
 
-/// Hands a job to the coordinator at `url`, follows it, and prints what it comes to. `shown_out` is the run directory as the user
-/// named it.
+/// Hands a job to a coordinator, follows it, and prints what it comes to. `shown_out` is the run directory as the user named it.
 pub fn submit_and_follow(
-    url: &str,
+    client: &ClientArgs,
     args: &SubmitArgs,
     job: &FitJob,
     format: Format,
     shown_out: &Path,
 ) -> Result<(), Failure> {
     let run = run_id(args)?;
-    let client = Client::new(url, &client_args(url, args))?;
+    let client = Client::new(client)?;
     let ended = runtime()?.block_on(async {
         client.submit(&run, job).await?;
         eprintln!(
@@ -268,7 +265,7 @@ pub fn submit_and_follow(
 
 /// `clientele watch`.
 pub fn watch(args: &WatchArgs) -> Result<(), Failure> {
-    let client = Client::new(&args.client.coordinator, &args.client)?;
+    let client = Client::new(&args.client)?;
     let ended = runtime()?.block_on(client.follow(&args.run))?;
     conclude(ended, args.format, None)
 }
@@ -302,7 +299,7 @@ fn conclude(ended: JobStatus, format: Format, shown_out: Option<&Path>) -> Resul
 
 /// `clientele status`.
 pub fn show_status(args: &StatusArgs) -> Result<(), Failure> {
-    let client = Client::new(&args.client.coordinator, &args.client)?;
+    let client = Client::new(&args.client)?;
     let runtime = runtime()?;
     let (jobs, workers) = match &args.run {
         Some(run) => {
@@ -319,7 +316,7 @@ pub fn show_status(args: &StatusArgs) -> Result<(), Failure> {
 
 /// `clientele jobs`.
 pub fn jobs(args: &JobsArgs) -> Result<(), Failure> {
-    let client = Client::new(&args.client.coordinator, &args.client)?;
+    let client = Client::new(&args.client)?;
     let (jobs, _) = runtime()?.block_on(client.list())?;
     match args.format {
         Format::Json => print_json(&table::status_json(&jobs, &[])),
@@ -329,16 +326,9 @@ pub fn jobs(args: &JobsArgs) -> Result<(), Failure> {
 
 /// `clientele cancel`.
 pub fn cancel(args: &RunIdArgs) -> Result<(), Failure> {
-    let client = Client::new(&args.client.coordinator, &args.client)?;
+    let client = Client::new(&args.client)?;
     let status = runtime()?.block_on(client.cancel(&args.run))?;
     print_lines(&format!("{} {}\n", status.run, table::state(status.state)))
-}
-
-fn client_args(url: &str, args: &SubmitArgs) -> ClientArgs {
-    ClientArgs {
-        coordinator: url.to_owned(),
-        credentials: args.credentials.clone(),
-    }
 }
 
 /// The name that was asked for, or one that nobody else has.
@@ -353,17 +343,21 @@ fn run_id(args: &SubmitArgs) -> Result<String, Failure> {
     Ok(format!("run-{hex}"))
 }
 
-fn fit_job(args: &FitArgs) -> Result<FitJob, Failure> {
-    let (mut spec, nulls) = job::fit_spec(&args.model, &FitSettings::default())?;
-    let table = &args.table;
+fn fit_job(
+    table: &TableArgs,
+    model: &ModelArgs,
+    out: &Path,
+    submit: &SubmitArgs,
+) -> Result<FitJob, Failure> {
+    let (mut spec, nulls) = job::fit_spec(model, &FitSettings::default())?;
     if let Some(file) = &table.init {
         let features = table.columns.as_ref().ok_or_else(|| {
             Failure::usage("--init on a cluster needs --columns")
                 .hint("name the feature columns, in any order, with `--columns`")
         })?;
-        raw::start_from(&mut spec, &args.model, read_init(file, features)?)?;
+        raw::start_from(&mut spec, model, read_init(file, features)?)?;
     }
-    let places = Places::new(&args.cluster)?;
+    let places = Places::new(submit)?;
     let tables = table.tables.iter().map(|text| places.locate(text));
     Ok(FitJob {
         tables: tables.collect::<Result<_, _>>()?,
@@ -371,11 +365,11 @@ fn fit_job(args: &FitArgs) -> Result<FitJob, Failure> {
         columns: table.columns.clone().unwrap_or_default(),
         value: table.value.clone(),
         nulls,
-        out: places.locate(&args.out.display().to_string())?,
+        out: places.locate(&out.display().to_string())?,
         spec,
         story: story_json(&raw::story(table))?,
         adopt_out: false,
-        wait_for_workers_ms: wait_ms(&args.cluster),
+        wait_for_workers_ms: wait_ms(submit),
     })
 }
 

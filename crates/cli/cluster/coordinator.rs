@@ -1,10 +1,14 @@
 //! `clientele coordinator`.
 
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clientele_coordinator::cluster::Limits;
-use clientele_coordinator::server::{STEPS, ServerOptions, StorageCalls, metrics, serve};
+use clientele_coordinator::server::{
+    STEPS, ServeError, ServerOptions, StorageCalls, metrics, serve,
+};
 use clientele_data::{ErrorKind, Location, Stores};
 use clientele_proto::connection;
 use clientele_proto::security::ServerSecurity;
@@ -69,10 +73,10 @@ pub fn run(args: &CoordinatorArgs) -> Result<(), Failure> {
     let served = runtime.block_on(async {
         let mut stop = signals::stop()?;
         let incoming =
-            connection::listen(args.listen).map_err(|error| cannot_bind(args.listen, &error))?;
+            connection::listen(args.listen).map_err(|error| cannot_bind("--listen", args.listen, &error))?;
         let address = incoming
             .local_addr()
-            .map_err(|error| cannot_bind(args.listen, &error))?;
+            .map_err(|error| cannot_bind("--listen", args.listen, &error))?;
         // Whoever starts it with port 0 reads the port here.
         eprintln!("coordinator listening on {scheme}://{address}");
         for alias in stores.aliases() {
@@ -81,7 +85,7 @@ pub fn run(args: &CoordinatorArgs) -> Result<(), Failure> {
         if let Some(address) = args.metrics_listen {
             let listener = TcpListener::bind(address)
                 .await
-                .map_err(|error| cannot_bind(address, &error))?;
+                .map_err(|error| cannot_bind("--metrics-listen", address, &error))?;
             if let Ok(address) = listener.local_addr() {
                 eprintln!("metrics on http://{address}/metrics");
             }
@@ -99,8 +103,9 @@ pub fn run(args: &CoordinatorArgs) -> Result<(), Failure> {
             tokio::time::sleep(GRACE).await;
         };
         tokio::select! {
-            served = serving => served.map_err(|error| {
-                Failure::new(ErrorKind::Transient, "the coordinator has stopped").because(&error)
+            served = serving => served.map_err(|error| match error {
+                ServeError::State(error) => Failure::from(error).while_reading(Path::new(&state.to_string())),
+                error => Failure::new(ErrorKind::Transient, "the coordinator has stopped").because(&error),
             }),
             () = too_long => Ok(()),
         }
@@ -125,8 +130,10 @@ fn injected_death() -> Result<Option<String>, Failure> {
     }
 }
 
-fn cannot_bind(address: std::net::SocketAddr, error: &std::io::Error) -> Failure {
+fn cannot_bind(flag: &str, address: SocketAddr, error: &std::io::Error) -> Failure {
     Failure::usage(format!("cannot listen on {address}"))
         .because(error)
-        .hint("choose another port with `--listen`; port 0 is any free one")
+        .hint(format!(
+            "choose another port with `{flag}`; port 0 is any free one"
+        ))
 }

@@ -205,7 +205,7 @@ impl Cluster {
         }
         let is_queued = |entry: &&JobEntry| matches!(entry.phase, Phase::Queued);
         let n_queued = self.jobs.values().filter(is_queued).count();
-        if n_queued >= self.limits.max_queued {
+        if self.n_active() >= self.limits.max_running && n_queued >= self.limits.max_queued {
             self.n_refused += 1;
             return Err(refusal(
                 ErrorKind::Limit,
@@ -395,14 +395,34 @@ impl Cluster {
                 let event = machine::Event::Worker(worker, WorkerEvent::Joined { resident });
                 self.feed(&key.run, event, now, actions);
             }
-            // A folder that is another one there would be half of a result.
-            Err(error) if error.kind == ErrorKind::Usage => {
-                self.end(&key.run, JobState::Failed, Some(error), None, now, actions);
-                self.start_queued(now, actions);
-            }
+            // Others may see what this one does not.
             Err(error) => {
                 tracing::warn!(run = key.run, worker = worker.0, %error, "a worker cannot work on this run");
+                self.set_aside(worker, &key.run, error, now, actions);
             }
+        }
+    }
+
+    /// Leaves a worker out of a run; the run ends when there is nobody else.
+    fn set_aside(
+        &mut self,
+        worker: WorkerId,
+        run: &str,
+        error: TaskError,
+        now: Duration,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(Phase::Running(running)) = self.jobs.get_mut(run).map(|entry| &mut entry.phase)
+        else {
+            return;
+        };
+        running.set_aside.insert(worker);
+        let is_left = |(id, member): (&WorkerId, &Member)| {
+            !member.is_draining && !running.set_aside.contains(id)
+        };
+        if error.kind == ErrorKind::Usage && !self.workers.iter().any(is_left) {
+            self.end(run, JobState::Failed, Some(error), None, now, actions);
+            self.start_queued(now, actions);
         }
     }
 
@@ -511,8 +531,18 @@ impl Cluster {
     fn stand_down(&mut self, run: &str, now: Duration, actions: &mut Vec<Action>) {
         tracing::warn!(run, "another coordinator leads this run now");
         self.detach_all(run, actions);
-        self.jobs.remove(run);
-        self.order.retain(|known| known != run);
+        if let Some(entry) = self.jobs.get_mut(run) {
+            // How it really ends is for the other one to say, and to remember.
+            entry.phase = Phase::Ended {
+                state: JobState::Failed,
+                error: Some(refusal(
+                    ErrorKind::Conflict,
+                    format!("another coordinator leads run `{run}` now"),
+                    "ask that one",
+                )),
+                summary: None,
+            };
+        }
         actions.push(Action::StandDown(run.to_owned()));
         actions.push(Action::Changed(run.to_owned()));
         self.start_queued(now, actions);
@@ -682,14 +712,19 @@ impl Cluster {
         }
     }
 
-    fn start_queued(&mut self, _now: Duration, actions: &mut Vec<Action>) {
+    /// Jobs that are being computed.
+    fn n_active(&self) -> usize {
         let is_active = |entry: &&JobEntry| {
             matches!(
                 entry.phase,
                 Phase::Opening | Phase::Running(_) | Phase::Publishing(_)
             )
         };
-        let mut n_active = self.jobs.values().filter(is_active).count();
+        self.jobs.values().filter(is_active).count()
+    }
+
+    fn start_queued(&mut self, _now: Duration, actions: &mut Vec<Action>) {
+        let mut n_active = self.n_active();
         for run in &self.order {
             if n_active >= self.limits.max_running {
                 break;

@@ -1,5 +1,6 @@
 //! One job of a coordinator, from the queue to its end.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use clientele_data::ErrorKind;
 use clientele_data::manifest::Manifest;
 use clientele_protocol::cluster::OpenRun;
 use clientele_protocol::jobs::{FitJob, JobState, JobStatus};
-use clientele_protocol::{FitSpec, RunKey, TaskError};
+use clientele_protocol::{FitSpec, RunKey, TaskError, WorkerId};
 
 use super::{Action, Fault};
 use crate::FitError;
@@ -54,6 +55,8 @@ pub(super) struct Running {
     pub(super) machine: Machine,
     /// What workers are told of it.
     pub(super) open_run: OpenRun,
+    /// Workers that cannot work on it.
+    pub(super) set_aside: BTreeSet<WorkerId>,
     /// Since when there has been no worker.
     waiting_since: Option<Duration>,
 }
@@ -71,6 +74,7 @@ impl Running {
         Ok(Self {
             machine: Machine::new(key, spec.clone(), manifest, place, now)?,
             open_run,
+            set_aside: BTreeSet::new(),
             waiting_since: Some(now),
         })
     }

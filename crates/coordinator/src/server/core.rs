@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clientele_proto::security::AuthorizeLayer;
 use clientele_protocol::cluster::{CoordinatorMessage, Digest, Registration};
-use clientele_protocol::jobs::{FitJob, JobStatus, WorkerStatus};
+use clientele_protocol::jobs::{FitJob, JobState, JobStatus, WorkerStatus};
 use clientele_protocol::{ChannelClosed, TaskError, WorkerChannel, WorkerId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -162,12 +162,24 @@ impl Core {
             None => {
                 tracing::info!(run = submission.run, "found an unfinished run; it goes on");
                 let now = self.started.elapsed();
-                match self
-                    .cluster
-                    .submit(&submission.run, job, submission.submitted_ms, now)
-                {
+                let (run, submitted_ms) = (submission.run, submission.submitted_ms);
+                match self.cluster.submit(&run, job.clone(), submitted_ms, now) {
                     Ok(actions) => self.act(actions),
-                    Err(error) => tracing::error!(run = submission.run, %error, "not resumed"),
+                    // It was refused before, and its coordinator died before it could forget it.
+                    Err(error) => {
+                        let status = JobStatus {
+                            run,
+                            out: job.out.clone(),
+                            state: JobState::Failed,
+                            progress: None,
+                            error: Some(error),
+                            summary: None,
+                            submitted_ms,
+                            epoch: 0,
+                        };
+                        self.cluster.remember(status.clone(), job);
+                        self.act(vec![Action::End(status)]);
+                    }
                 }
             }
         }

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clientele_data::ErrorKind;
+use clientele_data::{Created, ErrorKind};
 use clientele_proto::status::from_error as to_status;
 use clientele_proto::v1;
 use clientele_protocol::TaskError;
@@ -14,7 +14,7 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::core::{Command, Handle, now_ms};
+use super::core::{Command, Handle, StorageCalls, now_ms};
 use super::runs::{Runs, Submission};
 
 /// Those who watch are told of changes no more often.
@@ -28,7 +28,7 @@ pub(super) struct JobsServer {
     pub core: Handle,
     pub runs: Arc<Runs>,
     /// Whether storage may be called on threads of its own.
-    pub storage: super::core::StorageCalls,
+    pub storage: StorageCalls,
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -46,19 +46,20 @@ impl v1::jobs_service_server::JobsService for JobsServer {
             submitted_ms: now_ms(),
         };
         check(&submission.job).map_err(|error| to_status(&error))?;
-        // What was answered as taken must be found by the next coordinator.
-        let (runs, written) = (self.runs.clone(), submission.clone());
-        let write = move || runs.submit(&written);
-        let written = match self.storage {
-            super::core::StorageCalls::Threads => tokio::task::spawn_blocking(write)
-                .await
-                .unwrap_or_else(|_| Err(bug("storage could not be asked"))),
-            super::core::StorageCalls::Inline => write(),
+        // What was answered as taken must be found by the next coordinator, and what was refused must not.
+        let run = submission.run.clone();
+        let written = submission.clone();
+        let created = self.stored(move |runs| runs.submit(&written)).await?;
+        let answer = |answer| Command::Submit(Box::new(submission), answer);
+        let status = match self.ask(answer).await {
+            Ok(status) => status,
+            Err(refused) => {
+                if created == Created::New {
+                    self.stored(move |runs| runs.withdraw(&run)).await?;
+                }
+                return Err(refused);
+            }
         };
-        written.map_err(|error| to_status(&error))?;
-        let status = self
-            .ask(|answer| Command::Submit(Box::new(submission), answer))
-            .await?;
         Ok(Response::new(v1::SubmitResponse {
             status: Some((&status).into()),
         }))
@@ -116,6 +117,21 @@ impl v1::jobs_service_server::JobsService for JobsServer {
 }
 
 impl JobsServer {
+    /// Calls storage.
+    async fn stored<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&Runs) -> Result<T, TaskError> + Send + 'static,
+    ) -> Result<T, Status> {
+        let runs = self.runs.clone();
+        let answer = match self.storage {
+            StorageCalls::Inline => call(&runs),
+            StorageCalls::Threads => tokio::task::spawn_blocking(move || call(&runs))
+                .await
+                .unwrap_or_else(|_| Err(bug("storage could not be asked"))),
+        };
+        answer.map_err(|error| to_status(&error))
+    }
+
     async fn ask(
         &self,
         command: impl FnOnce(tokio::sync::oneshot::Sender<Result<JobStatus, TaskError>>) -> Command,

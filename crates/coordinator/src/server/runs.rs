@@ -146,19 +146,19 @@ impl Runs {
     ///
     /// # Errors
     /// [`ErrorKind::Conflict`] when the run id is another job's; when the state folder cannot be written to.
-    pub fn submit(&self, submission: &Submission) -> Result<(), TaskError> {
+    pub fn submit(&self, submission: &Submission) -> Result<Created, TaskError> {
         let name = format!("jobs/{}.json", submission.run);
         let bytes = to_json(submission)?;
         if self.state.create_if_absent(&name, &bytes)? == Created::New {
             self.at("submitted");
-            return Ok(());
+            return Ok(Created::New);
         }
         let known: Submission = match self.state.read(&name)? {
             Some(bytes) => from_json(&name, &bytes)?,
             None => return Err(damaged(&name, "it is gone")),
         };
         match known.job == submission.job {
-            true => Ok(()),
+            true => Ok(Created::There),
             false => Err(TaskError {
                 kind: ErrorKind::Conflict,
                 message: format!("run `{}` is another job", submission.run),
@@ -166,6 +166,14 @@ impl Runs {
                 hint: Some("choose another run id".into()),
             }),
         }
+    }
+
+    /// Forgets a job that was not taken after all.
+    ///
+    /// # Errors
+    /// When the state folder cannot be written to.
+    pub fn withdraw(&self, run: &str) -> Result<(), TaskError> {
+        Ok(self.state.remove(&format!("jobs/{run}.json"))?)
     }
 
     /// All jobs that are remembered, in the order they were submitted, and how they ended, if they did.

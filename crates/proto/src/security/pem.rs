@@ -43,7 +43,7 @@ pub(super) fn readable_by_others(path: &Path, what: &str) -> Option<String> {
     {
         use std::os::unix::fs::PermissionsExt;
         let mode = fs::metadata(path).ok()?.permissions().mode() & 0o777;
-        (mode & 0o044 != 0).then(|| {
+        (mode & 0o004 != 0).then(|| {
             format!(
                 "{what} `{path}` can be read by other users of this machine (mode {mode:04o}); `chmod 600 {path}` ends that",
                 path = path.display()
