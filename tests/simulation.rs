@@ -196,7 +196,7 @@ fn the_same_seed_gives_the_same_trace() {
         })
     };
     for ((seed, first), (_, second)) in traces().zip(traces()) {
-        assert!(first.lines().count() > 50, "{first}");
+        assert!(first.lines().count() > 20, "{first}");
         let differ = first.lines().zip(second.lines()).find(|(a, b)| a != b);
         assert_eq!(differ, None, "seed {seed}");
         assert_eq!(first.len(), second.len(), "seed {seed}");
@@ -208,5 +208,6 @@ fn an_answer_that_counts_each_time_it_comes_is_noticed() {
     let fixture = Fixture::shared();
     let results = run_seeds(&fixture, 0..8, Some(Fault::CountTwice));
     let n_failed = results.values().filter(|result| result.is_err()).count();
+    println!("{n_failed} of {} seeds complain", results.len());
     assert!(n_failed > 0, "a broken rule went unnoticed");
 }
