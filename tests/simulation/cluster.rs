@@ -11,7 +11,7 @@ use std::time::Duration;
 use clientele_coordinator::cluster::{self, Limits};
 use clientele_coordinator::machine::Outcome;
 use clientele_coordinator::server::metrics::Metrics;
-use clientele_coordinator::server::{Publication, Publisher, ServerOptions, StorageCalls, serve};
+use clientele_coordinator::server::{Publication, Publisher, Server, ServerOptions, StorageCalls};
 use clientele_data::ErrorKind;
 use clientele_data::manifest::Manifest;
 use clientele_data::run_dir::COMMITTED;
@@ -131,7 +131,8 @@ fn add_coordinator(sim: &mut Sim<'_>, room: &Room, broken: Option<cluster::Fault
         async move {
             // It ends by force only.
             let (_stop, stopped) = watch::channel(false);
-            Ok(serve(options, listen().await?, stopped).await?)
+            let server = Server::open(options).await?;
+            Ok(server.serve(listen().await?, stopped).await?)
         }
     });
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clientele_coordinator::cluster::Limits;
 use clientele_coordinator::server::{
-    STEPS, ServeError, ServerOptions, StorageCalls, metrics, serve,
+    STEPS, ServeError, Server, ServerOptions, StorageCalls, metrics,
 };
 use clientele_data::{ErrorKind, Location, Stores};
 use clientele_proto::connection;
@@ -69,19 +69,24 @@ pub fn run(args: &CoordinatorArgs) -> Result<(), Failure> {
         metrics: counted.clone(),
         die_at: injected_death()?,
     };
+    let failed = |error| match error {
+        ServeError::State(error) => {
+            Failure::from(error).while_reading(Path::new(&state.to_string()))
+        }
+        error => Failure::new(ErrorKind::Transient, "the coordinator has stopped").because(&error),
+    };
     let runtime = runtime()?;
     let served = runtime.block_on(async {
         let mut stop = signals::stop()?;
-        let incoming =
-            connection::listen(args.listen).map_err(|error| cannot_bind("--listen", args.listen, &error))?;
-        let address = incoming
-            .local_addr()
-            .map_err(|error| cannot_bind("--listen", args.listen, &error))?;
+        let cannot_listen = |error: std::io::Error| cannot_bind("--listen", args.listen, &error);
+        let incoming = connection::listen(args.listen).map_err(cannot_listen)?;
+        let address = incoming.local_addr().map_err(cannot_listen)?;
+        let server = tokio::select! {
+            opened = Server::open(options) => opened.map_err(failed)?,
+            _ = stop.wait_for(|stop| *stop) => return Ok(()),
+        };
         // Whoever starts it with port 0 reads the port here.
         eprintln!("coordinator listening on {scheme}://{address}");
-        for alias in stores.aliases() {
-            tracing::debug!(alias, "a store");
-        }
         if let Some(address) = args.metrics_listen {
             let listener = TcpListener::bind(address)
                 .await
@@ -95,18 +100,14 @@ pub fn run(args: &CoordinatorArgs) -> Result<(), Failure> {
             };
             tokio::spawn(metrics::serve(listener, counted, ended));
         }
-        let stopping = stop.clone();
-        let serving = serve(options, incoming, stopping);
+        let serving = server.serve(incoming, stop.clone());
         // A connection that stays open must not keep the process alive.
         let too_long = async {
             let _ = stop.wait_for(|stop| *stop).await;
             tokio::time::sleep(GRACE).await;
         };
         tokio::select! {
-            served = serving => served.map_err(|error| match error {
-                ServeError::State(error) => Failure::from(error).while_reading(Path::new(&state.to_string())),
-                error => Failure::new(ErrorKind::Transient, "the coordinator has stopped").because(&error),
-            }),
+            served = serving => served.map_err(failed),
             () = too_long => Ok(()),
         }
     });

@@ -3,21 +3,23 @@
 //! Each running job has its [`Machine`]; a worker serves all of them, with at most one task of each at a time, so that jobs share
 //! the cluster evenly. Whatever touches storage is an action whose result comes back as an event.
 
+mod events;
 mod job;
+mod queries;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clientele_data::ErrorKind;
-use clientele_data::manifest::Manifest;
-use clientele_protocol::cluster::{Digest, OpenRun, Registration};
-use clientele_protocol::jobs::{FitJob, JobState, JobStatus, WorkerStatus};
-use clientele_protocol::{PartId, Record, Reply, RunKey, Task, TaskError, WorkerEvent, WorkerId};
+use clientele_protocol::cluster::{OpenRun, Registration};
+use clientele_protocol::jobs::{FitJob, JobState, JobStatus};
+use clientele_protocol::{PartId, RunKey, TaskError, WorkerEvent, WorkerId};
 
-use crate::machine::{self, Machine, Outcome};
+use crate::FitError;
+use crate::machine;
 pub use crate::schedule::{Fault, Totals};
-use crate::{FitError, millis};
+pub use events::{Action, Event, Logged, Opened};
 
 use job::{JobEntry, Phase, Running};
 
@@ -58,84 +60,6 @@ impl Default for Limits {
             fault: None,
         }
     }
-}
-
-/// Something happened.
-#[derive(Debug)]
-pub enum Event {
-    /// A run directory was opened for a job, or could not be.
-    Opened(String, Result<Box<Opened>, TaskError>),
-    /// A worker is connected and may be used.
-    Registered(WorkerId, Registration),
-    /// A worker can work on a run, and has some of its rows already; or it cannot.
-    RunOpened(WorkerId, RunKey, Result<Vec<PartId>, TaskError>),
-    /// A worker lives.
-    Heartbeat(WorkerId),
-    /// A worker has answered.
-    Reply(WorkerId, Reply),
-    /// A worker is about to leave.
-    Draining(WorkerId),
-    /// A worker's connection is closed.
-    Lost(WorkerId, String),
-    /// A record was written, or what became of it.
-    Logged(RunKey, Result<Logged, TaskError>),
-    /// A run directory was committed; with its summary, as JSON.
-    Published(RunKey, Result<String, TaskError>),
-    /// Time has passed.
-    Tick,
-}
-
-/// A run directory, ready.
-#[derive(Debug)]
-pub struct Opened {
-    /// Counts the coordinators that have led this run, this one included.
-    pub epoch: u64,
-    /// The input, pinned.
-    pub manifest: Arc<Manifest>,
-    /// Of its JSON in the run directory.
-    pub manifest_hash: Digest,
-    /// What workers must find there.
-    pub nonce: Vec<u8>,
-    /// Of earlier lives, in order.
-    pub records: Vec<Record>,
-    /// The run is committed already: its summary, as JSON.
-    pub committed: Option<String>,
-}
-
-/// What became of a record.
-#[derive(Debug)]
-pub enum Logged {
-    /// It is written.
-    Written,
-    /// Another coordinator of this run had written one for this stage before it was superseded: that one counts.
-    Found(Box<Record>),
-    /// Another coordinator leads this run now.
-    Superseded,
-}
-
-/// Something is to be done.
-#[derive(Debug)]
-pub enum Action {
-    /// Open the run directory of a job and answer [`Event::Opened`].
-    Open(String, Arc<FitJob>),
-    /// Tell a worker of a run; it answers [`Event::RunOpened`].
-    Attach(WorkerId, OpenRun),
-    /// Hand a task to a worker.
-    Send(WorkerId, Task),
-    /// A run is over for a worker.
-    Detach(WorkerId, RunKey),
-    /// Write a record and answer [`Event::Logged`].
-    Log(RunKey, Box<Record>),
-    /// Write the results, commit, and answer [`Event::Published`].
-    Publish(RunKey, Box<Outcome>),
-    /// A job has ended: remember how, and let go of its run directory.
-    End(JobStatus),
-    /// Another coordinator leads this job; let go of its run directory and remember nothing.
-    StandDown(String),
-    /// Close a worker's connection.
-    Disconnect(WorkerId, &'static str),
-    /// Tell those who watch a job.
-    Changed(String),
 }
 
 /// Jobs and workers of one coordinator.
@@ -242,81 +166,6 @@ impl Cluster {
             self.start_queued(now, &mut actions);
         }
         Ok(actions)
-    }
-
-    /// Where a job stands.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Usage`] when there is no such job.
-    pub fn status(&self, run: &str, now: Duration) -> Result<JobStatus, TaskError> {
-        let entry = self.jobs.get(run).ok_or_else(|| unknown(run))?;
-        Ok(entry.status(run, now))
-    }
-
-    /// Where all jobs stand, oldest first.
-    pub fn statuses(&self, now: Duration) -> Vec<JobStatus> {
-        self.order
-            .iter()
-            .filter_map(|run| self.status(run, now).ok())
-            .collect()
-    }
-
-    /// The workers, by number.
-    pub fn workers(&self, now: Duration) -> Vec<WorkerStatus> {
-        let status = |(id, member): (&WorkerId, &Member)| {
-            let loads = self.machines().map(|machine| machine.load(*id));
-            let (mut n_shards, mut n_leased, mut rows_per_second) = (0, 0, 0.0_f64);
-            for load in loads {
-                n_shards += load.n_homes;
-                n_leased += load.n_leased;
-                rows_per_second = rows_per_second.max(load.rows_per_second);
-            }
-            WorkerStatus {
-                worker: *id,
-                name: member.registration.name.clone(),
-                devices: member.registration.devices.clone(),
-                n_shards,
-                rows_per_second,
-                heard_ms: millis(now.saturating_sub(member.heard)),
-                n_leased,
-            }
-        };
-        self.workers.iter().map(status).collect()
-    }
-
-    /// Jobs by state; every state is there.
-    pub fn n_jobs(&self) -> Vec<(JobState, i64)> {
-        let states = [
-            JobState::Queued,
-            JobState::Running,
-            JobState::Publishing,
-            JobState::Done,
-            JobState::Failed,
-            JobState::Cancelled,
-        ];
-        let count = |state: JobState| {
-            let is_it = |entry: &&JobEntry| entry.phase.state() == state;
-            self.jobs.values().filter(is_it).count() as i64
-        };
-        states.map(|state| (state, count(state))).into()
-    }
-
-    /// Jobs that were refused because the queue was full.
-    pub fn n_refused(&self) -> u64 {
-        self.n_refused
-    }
-
-    /// What became of parts, over all jobs.
-    pub fn totals(&self) -> Totals {
-        self.machines()
-            .fold(self.totals, |sum, machine| sum.plus(machine.totals()))
-    }
-
-    fn machines(&self) -> impl Iterator<Item = &Machine> {
-        self.jobs.values().filter_map(|entry| match &entry.phase {
-            Phase::Running(running) => Some(&running.machine),
-            _ => None,
-        })
     }
 
     /// Takes one event at time `now` (any monotonic clock) and says what to do.
@@ -448,36 +297,34 @@ impl Cluster {
                 return self.start_queued(now, actions);
             }
         };
-        entry.epoch = opened.epoch;
-        if let Some(summary) = opened.committed {
-            self.end(run, JobState::Done, None, Some(summary), now, actions);
-            return self.start_queued(now, actions);
-        }
-        let records = opened.records;
+        let (epoch, manifest, manifest_hash, nonce, records) = match opened {
+            Opened::Ready {
+                epoch,
+                manifest,
+                manifest_hash,
+                nonce,
+                records,
+            } => (epoch, manifest, manifest_hash, nonce, records),
+            Opened::Committed { summary } => {
+                self.end(run, JobState::Done, None, Some(summary), now, actions);
+                return self.start_queued(now, actions);
+            }
+        };
+        entry.epoch = epoch;
         let open_run = OpenRun {
             key: RunKey {
                 run: run.to_owned(),
-                epoch: opened.epoch,
+                epoch,
             },
             out: entry.job.out.clone(),
-            nonce: opened.nonce,
-            manifest_hash: opened.manifest_hash,
+            nonce,
+            manifest_hash,
         };
-        match Running::new(
-            open_run,
-            &entry.job.spec,
-            opened.manifest,
-            self.limits.fault,
-            now,
-        ) {
+        let fault = self.limits.fault;
+        match Running::new(open_run, &entry.job.spec, manifest, fault, now) {
             Ok(running) => {
                 let open_run = running.open_run.clone();
-                tracing::info!(
-                    run,
-                    epoch = opened.epoch,
-                    n_records = records.len(),
-                    "computing"
-                );
+                tracing::info!(run, epoch, n_records = records.len(), "computing");
                 entry.phase = Phase::Running(Box::new(running));
                 actions.push(Action::Changed(run.to_owned()));
                 for record in records {
@@ -750,21 +597,6 @@ impl Cluster {
         for run in &ended[..n_surplus] {
             self.jobs.remove(run);
             self.order.retain(|known| known != run);
-        }
-    }
-
-    /// Whether one more worker may be taken on.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Limit`].
-    pub fn admit(&self) -> Result<(), TaskError> {
-        match self.workers.len() < self.limits.max_workers {
-            true => Ok(()),
-            false => Err(refusal(
-                ErrorKind::Limit,
-                format!("there are {} workers already", self.workers.len()),
-                "raise --max-workers of the coordinator",
-            )),
         }
     }
 }

@@ -147,7 +147,12 @@ pub fn ingest(
     let n_features = transform.n_features();
     assert_eq!(raw.columns.len(), n_features, "a block with all features");
     let mut tiles = vec![0.0_f32; raw.n_rows.div_ceil(LANES) * LANES * n_features];
-    for (feature_idx, feature) in transform.features().iter().enumerate() {
+    // Of a block whose rows were all dropped there is nothing to place.
+    let features = transform.features().iter().take(match raw.n_rows {
+        0 => 0,
+        _ => n_features,
+    });
+    for (feature_idx, feature) in features.enumerate() {
         if feature.is_constant() {
             let constant = place_constant(&raw.columns[feature_idx], feature);
             partial.add_feature(feature_idx, &constant);
@@ -480,5 +485,17 @@ mod tests {
             warnings[0].starts_with("feature `share` varies by 2.3 grid steps"),
             "{warnings:?}"
         );
+    }
+
+    #[test]
+    fn a_block_whose_rows_were_all_dropped_is_empty() {
+        let transform = transform(&[Shape::Identity, Shape::Log1p]);
+        let mut empty = raw(0, 2);
+        empty.n_dropped = 40;
+        // What was dropped was counted before.
+        empty.counts.iter_mut().for_each(|counts| counts.nulls = 40);
+        let mut partial = IngestPartial::zero(2);
+        let grid = ingest(&mut empty, &transform, &mut partial).unwrap();
+        assert_eq!((grid.block.n_rows(), partial.n_dropped), (0, 40));
     }
 }

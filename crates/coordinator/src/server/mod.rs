@@ -15,6 +15,7 @@ use clientele_proto::security::ServerSecurity;
 use clientele_proto::v1::jobs_service_server::JobsServiceServer;
 use clientele_proto::v1::work_service_server::WorkServiceServer;
 use clientele_protocol::TaskError;
+use clientele_protocol::jobs::JobStatus;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio_stream::Stream;
@@ -66,78 +67,103 @@ pub enum ServeError {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// Serves connections of `incoming` until `stop` becomes true. Unfinished runs stay where they are, for the next coordinator.
-///
-/// # Errors
-/// [`ServeError`].
-pub async fn serve<C, E>(
+/// A coordinator that knows the jobs of those before it.
+pub struct Server {
     options: ServerOptions,
-    incoming: impl Stream<Item = Result<C, E>>,
-    stop: watch::Receiver<bool>,
-) -> Result<(), ServeError>
-where
-    C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
-    E: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    let runs = Arc::new(Runs::new(
-        options.stores,
-        options.state,
-        options.publisher,
-        options.die_at,
-    ));
-    let remembered = match options.storage {
-        StorageCalls::Inline => runs.remembered(),
-        StorageCalls::Threads => {
-            let runs = runs.clone();
-            let read = tokio::task::spawn_blocking(move || runs.remembered()).await;
-            read.unwrap_or_else(|_| Ok(Vec::new()))
-        }
-    };
-    let remembered = remembered.map_err(ServeError::State)?;
-    let metrics = options.metrics;
-    let (core, commands, handle) = Core::new(
-        options.limits,
-        runs.clone(),
-        options.storage,
-        metrics.clone(),
-        options.security.layer().clone(),
-    );
-    let working = tokio::spawn(core.run(remembered, commands, stop.clone()));
-    let work = WorkServer {
-        core: handle.clone(),
-        metrics: metrics.clone(),
-    };
-    let jobs = JobsServer {
-        core: handle,
-        runs,
-        storage: options.storage,
-    };
-    let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<JobsServiceServer<JobsServer>>().await;
-    health.set_serving::<WorkServiceServer<WorkServer>>().await;
-    let reflection = match options.has_reflection {
-        true => Some(
-            tonic_reflection::server::Builder::configure()
-                .register_encoded_file_descriptor_set(clientele_proto::FILE_DESCRIPTOR_SET)
-                .build_v1()?,
-        ),
-        false => None,
-    };
-    metrics.set_ready(true);
-    let mut stopped = stop;
-    let served = options
-        .security
-        .server()
-        .add_service(WorkServiceServer::new(work).max_decoding_message_size(MAX_MESSAGE_BYTES))
-        .add_service(JobsServiceServer::new(jobs).max_decoding_message_size(MAX_MESSAGE_BYTES))
-        .add_service(health_service)
-        .add_optional_service(reflection)
-        .serve_with_incoming_shutdown(incoming, async move {
-            // A sender that is gone means the same.
-            let _ = stopped.wait_for(|stop| *stop).await;
+    runs: Arc<Runs>,
+    remembered: Vec<(Submission, Option<JobStatus>)>,
+}
+
+impl Server {
+    /// Reads what earlier coordinators have left.
+    ///
+    /// # Errors
+    /// [`ServeError::State`].
+    pub async fn open(options: ServerOptions) -> Result<Self, ServeError> {
+        let runs = Arc::new(Runs::new(
+            options.stores.clone(),
+            options.state.clone(),
+            options.publisher.clone(),
+            options.die_at.clone(),
+        ));
+        let remembered = match options.storage {
+            StorageCalls::Inline => runs.remembered(),
+            StorageCalls::Threads => {
+                let runs = runs.clone();
+                let read = tokio::task::spawn_blocking(move || runs.remembered()).await;
+                read.unwrap_or_else(|_| Ok(Vec::new()))
+            }
+        };
+        Ok(Self {
+            options,
+            runs,
+            remembered: remembered.map_err(ServeError::State)?,
         })
-        .await;
-    metrics.set_ready(false);
-    working.abort();
-    Ok(served?)
+    }
+
+    /// Serves connections of `incoming` until `stop` becomes true. Unfinished runs stay where they are, for the next coordinator.
+    ///
+    /// # Errors
+    /// [`ServeError`].
+    pub async fn serve<C, E>(
+        self,
+        incoming: impl Stream<Item = Result<C, E>>,
+        stop: watch::Receiver<bool>,
+    ) -> Result<(), ServeError>
+    where
+        C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let Self {
+            options,
+            runs,
+            remembered,
+        } = self;
+        let metrics = options.metrics;
+        let (core, commands, handle) = Core::new(
+            options.limits,
+            runs.clone(),
+            options.storage,
+            metrics.clone(),
+            options.security.layer().clone(),
+        );
+        let working = tokio::spawn(core.run(remembered, commands, stop.clone()));
+        let work = WorkServer {
+            core: handle.clone(),
+            metrics: metrics.clone(),
+        };
+        let jobs = JobsServer {
+            core: handle,
+            runs,
+            storage: options.storage,
+        };
+        let (health, health_service) = tonic_health::server::health_reporter();
+        health.set_serving::<JobsServiceServer<JobsServer>>().await;
+        health.set_serving::<WorkServiceServer<WorkServer>>().await;
+        let reflection = match options.has_reflection {
+            true => Some(
+                tonic_reflection::server::Builder::configure()
+                    .register_encoded_file_descriptor_set(clientele_proto::FILE_DESCRIPTOR_SET)
+                    .build_v1()?,
+            ),
+            false => None,
+        };
+        metrics.set_ready(true);
+        let mut stopped = stop;
+        let served = options
+            .security
+            .server()
+            .add_service(WorkServiceServer::new(work).max_decoding_message_size(MAX_MESSAGE_BYTES))
+            .add_service(JobsServiceServer::new(jobs).max_decoding_message_size(MAX_MESSAGE_BYTES))
+            .add_service(health_service)
+            .add_optional_service(reflection)
+            .serve_with_incoming_shutdown(incoming, async move {
+                // A sender that is gone means the same.
+                let _ = stopped.wait_for(|stop| *stop).await;
+            })
+            .await;
+        metrics.set_ready(false);
+        working.abort();
+        Ok(served?)
+    }
 }

@@ -207,24 +207,15 @@ impl Runs {
     /// When it cannot be written to, holds something else, or the input is not what it must be.
     pub fn open(&self, run: &str, job: &FitJob) -> Result<Opened, TaskError> {
         let folder = self.stores.folder(&job.out)?;
-        if folder.size(COMMITTED)?.is_some()
-            && let Some(summary) = self.summary(run)?
-        {
-            // The coordinator before this one committed it and could not say so any more.
-            return Ok(Opened {
-                epoch: 0,
-                manifest: Arc::new(self.plan(job)?),
-                manifest_hash: blake3::hash(&[]),
-                nonce: Vec::new(),
-                records: Vec::new(),
-                committed: Some(summary),
-            });
+        // The coordinator before this one committed it and could not say so any more.
+        if let Some(summary) = self.committed(run, &folder)? {
+            return Ok(Opened::Committed { summary });
         }
         let is_mine = folder.read("_work/run")?.as_deref() == Some(run.as_bytes());
         let dir = match (is_mine, job.adopt_out) {
-            (true, _) => RunDir::resume(folder)?,
-            (false, true) => RunDir::adopt(folder)?,
-            (false, false) => RunDir::create(folder)?,
+            (true, _) => RunDir::resume(folder.clone())?,
+            (false, true) => RunDir::adopt(folder.clone())?,
+            (false, false) => RunDir::create(folder.clone())?,
         };
         let work = dir.work_dir();
         self.at("made");
@@ -237,6 +228,11 @@ impl Runs {
         let nonce = work.read("nonce")?.unwrap_or_default();
         let epoch = claim_epoch(&work)?;
         self.at("claimed");
+        // While this one slept on its way here, another may have led the run to its end. From now on none can: this one leads.
+        if let Some(summary) = self.committed(run, &folder)? {
+            work.remove_all()?;
+            return Ok(Opened::Committed { summary });
+        }
         let records = read_log(&work)?;
         let opened = Arc::new(OpenRun {
             dir: Mutex::new(Some(dir)),
@@ -246,14 +242,21 @@ impl Runs {
             manifest: manifest.clone(),
         });
         self.lock().insert(run.to_owned(), opened);
-        Ok(Opened {
+        Ok(Opened::Ready {
             epoch,
             manifest,
             manifest_hash,
             nonce,
             records,
-            committed: None,
         })
+    }
+
+    /// The summary of a run that is committed already.
+    fn committed(&self, run: &str, folder: &Folder) -> Result<Option<String>, TaskError> {
+        match folder.size(COMMITTED)? {
+            Some(_) => self.summary(run),
+            None => Ok(None),
+        }
     }
 
     fn pin(&self, work: &Folder, job: &FitJob) -> Result<(Arc<Manifest>, blake3::Hash), TaskError> {
@@ -357,8 +360,14 @@ impl Runs {
     /// # Errors
     /// When the state folder cannot be written to.
     pub fn end(&self, status: &JobStatus) -> Result<(), TaskError> {
-        self.let_go(&status.run);
+        let run = self.lock().remove(&status.run);
         if !status.state.is_final() {
+            return Ok(());
+        }
+        // How a run ends without a result is for the coordinator that leads it to say.
+        if let (Some(run), false) = (run, status.state == JobState::Done)
+            && !run.leads()?
+        {
             return Ok(());
         }
         let ended = Ended {

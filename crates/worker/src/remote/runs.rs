@@ -46,6 +46,8 @@ pub(super) struct Opened {
 /// One run.
 struct Run {
     key: RunKey,
+    /// Whether this coordinator knows it; one before it may have.
+    is_open: bool,
     manifest_hash: Digest,
     worker: Arc<Worker>,
     transforms: BTreeMap<[u8; blake3::OUT_LEN], Arc<Transform>>,
@@ -100,9 +102,10 @@ impl Runs {
         self.opened.1.recv().await
     }
 
-    /// A coordinator that is dialled anew says everything anew; rows stay where they are.
+    /// A coordinator that is dialled anew says everything anew; rows stay where they are until their memory is wanted.
     pub fn connected(&mut self) {
         for run in self.runs.values_mut() {
+            run.is_open = false;
             run.stage = None;
         }
     }
@@ -141,6 +144,7 @@ impl Runs {
         let known = self.runs.get_mut(&open.key.run);
         if let Some(run) = known.filter(|run| run.manifest_hash == open.manifest_hash) {
             run.key = open.key.clone();
+            run.is_open = true;
             run.stage = None;
             let worker = run.worker.clone();
             return tell(open.key, Ok(worker), outgoing);
@@ -156,10 +160,13 @@ impl Runs {
     /// Takes up a run whose directory was found, or says why it cannot.
     pub fn note_opened(&mut self, opened: Opened, outgoing: &mpsc::Sender<WorkerMessage>) {
         let Opened { open, job } = opened;
+        // What ended while nobody could say so makes room.
+        self.runs.retain(|_, run| run.is_open);
         let worker = job.map(|job| {
             let worker = Arc::new(Worker::new(job, self.resources.clone()));
             let run = Run {
                 key: open.key.clone(),
+                is_open: true,
                 manifest_hash: open.manifest_hash,
                 worker: worker.clone(),
                 transforms: BTreeMap::new(),
