@@ -237,10 +237,10 @@ fn partition() -> Duration {
 
 /// Cuts off one namespace in the middle of a run of `n_passes`, which leaves the coordinator with `workers_left`.
 fn check_partition(name: &str, workers_left: &[&str], n_passes: u64) {
+    let _alone = alone();
     let Some(wire) = Wire::start() else {
         return;
     };
-    let _alone = alone();
     let dir = TempDir::new().unwrap();
     let table = dir.path().join("customers.parquet");
     // A cloud without groups, which takes more passes to divide than it is given.

@@ -93,7 +93,7 @@ pub fn describe(
     manifest: &Manifest,
     outcome: &Outcome,
     story: &Story,
-) -> Result<(Vec<(String, Vec<u8>)>, Summary), Failure> {
+) -> Result<(publish::Files, Summary), Failure> {
     let model =
         Model::new(spec, outcome).map_err(|e| Failure::bug("the model is not JSON").because(&e))?;
     let evidence = evidence(&outcome.fitted, &model, story);

@@ -33,6 +33,9 @@ pub struct Replayed {
     pub input: Manifest,
 }
 
+/// Files of a run directory: names, and contents.
+pub type Files = Vec<(String, Vec<u8>)>;
+
 /// Describes the model; every file of its run by name, and the personas.
 ///
 /// # Errors
@@ -42,7 +45,7 @@ pub fn files(
     manifest: &Manifest,
     model: &Model,
     evidence: &Evidence,
-) -> Result<(Vec<(String, Vec<u8>)>, Personas), Failure> {
+) -> Result<(Files, Personas), Failure> {
     let meaning = &model.meaning;
     let recipe = Recipe {
         algorithm_version: &meaning.algorithm_version,

@@ -22,16 +22,26 @@ pub struct StoreArgs {
 #[command(next_help_heading = "Security")]
 pub struct CredentialArgs {
     /// Authority that signed the coordinator's certificate, for https:// (see `clientele certs init`)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "CLIENTELE_TLS_CA")]
     pub tls_ca: Option<PathBuf>,
     /// Certificate to show the coordinator
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "CLIENTELE_TLS_CERT",
+        requires = "tls_key"
+    )]
     pub tls_cert: Option<PathBuf>,
     /// Its private key
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "CLIENTELE_TLS_KEY",
+        requires = "tls_cert"
+    )]
     pub tls_key: Option<PathBuf>,
     /// File with the token to show the coordinator
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "CLIENTELE_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
 }
 
