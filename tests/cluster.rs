@@ -113,24 +113,24 @@ fn a_gpu_beside_cpus_gives_the_same_bytes() {
     );
 }
 
-/// Waits until the run is in the middle of something, somewhere a random choice has picked.
-fn wait_for_middle(cluster: &Cluster, run: &str, mix: &mut Mix) {
+/// Waits until the run is in the middle of something, somewhere a random choice has picked; false when it is over before.
+fn wait_for_middle(cluster: &Cluster, run: &str, mix: &mut Mix) -> bool {
     let stages = ["statistics", "ingest", "seeding", "passes", "final"];
-    let stage = stages[(mix.next() * stages.len() as f64) as usize];
+    // The last one is so short that it would often be missed.
+    let stage = stages[(mix.next() * (stages.len() - 1) as f64) as usize];
     let at_pass = (mix.next() * 20.0) as u64;
     wait_for("the middle of a run", || {
         let job = cluster.job(run);
+        if matches!(job["state"].as_str()?, "publishing" | "done") {
+            return Some(false);
+        }
         let progress = &job["progress"];
         let now = progress["stage"].as_str()?;
         let place = |name: &str| stages.iter().position(|stage| *stage == name);
         let is_there = place(now) >= place(stage);
         let passed = stage != "passes" || progress["pass"].as_u64()? >= at_pass;
-        assert_eq!(
-            job["state"], "running",
-            "the run was over before anything happened"
-        );
-        (is_there && passed).then_some(())
-    });
+        (is_there && passed).then_some(true)
+    })
 }
 
 #[test]
@@ -145,13 +145,12 @@ fn workers_killed_at_any_moment_change_nothing() {
         let mut mix = Mix(1_000 + schedule);
         let run = format!("killed-{schedule}");
         expected.submit(&cluster, &run);
-        // One to three of the four die.
-        let n_kills = 1 + (mix.next() * 3.0) as usize;
+        // One or two of the four die; three in a row could die of one shard, and would have to be blamed on it.
+        let n_kills = 1 + (mix.next() * 2.0) as usize;
         for _ in 0..n_kills {
-            if n_fired > 0 && cluster.job(&run)["state"] != "running" {
+            if !wait_for_middle(&cluster, &run, &mut mix) {
                 break;
             }
-            wait_for_middle(&cluster, &run, &mut mix);
             let victim = (mix.next() * cluster.workers.len() as f64) as usize;
             let mut victim = cluster.workers.swap_remove(victim);
             assert!(victim.is_alive());
@@ -182,7 +181,7 @@ fn workers_frozen_and_thawed_change_nothing() {
         let mut mix = Mix(2_000 + schedule);
         let run = format!("frozen-{schedule}");
         expected.submit(&cluster, &run);
-        wait_for_middle(&cluster, &run, &mut mix);
+        assert!(wait_for_middle(&cluster, &run, &mut mix), "it was over");
         let victim = (mix.next() * 4.0) as usize;
         let frozen = Instant::now();
         cluster.workers[victim].signal("STOP");
@@ -307,7 +306,10 @@ fn a_worker_that_is_asked_to_leave_hands_back_what_it_has_not_answered() {
     let mut cluster = Cluster::start(expected.dir());
     cluster.add_workers(3);
     expected.submit(&cluster, "drained");
-    wait_for_middle(&cluster, "drained", &mut Mix(3));
+    assert!(
+        wait_for_middle(&cluster, "drained", &mut Mix(3)),
+        "it was over"
+    );
     let asked = Instant::now();
     cluster.workers[0].signal("TERM");
     assert_eq!(
@@ -360,7 +362,7 @@ fn several_jobs_share_the_workers_and_one_can_be_cancelled() {
     let runs = ["a", "b", "c"];
     runs.iter().for_each(|run| expected.submit(&cluster, run));
     assert_eq!(cluster.job("c")["state"], "queued", "two run, one waits");
-    wait_for_middle(&cluster, "b", &mut Mix(1));
+    assert!(wait_for_middle(&cluster, "b", &mut Mix(1)), "it was over");
     let cancelled = clientele()
         .args(["cancel", "b", "--coordinator", &cluster.url])
         .output()
