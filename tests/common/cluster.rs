@@ -202,14 +202,16 @@ impl Cluster {
         self.ask(&["status", run])["jobs"][0].clone()
     }
 
-    /// Waits for the end of a run; what it has come to.
+    /// Waits for the end of a run; what it has come to. Asking again and again would take a processor from the workers.
     pub fn watch(&self, run: &str) -> Value {
-        wait_for("the end of a run", || {
-            let job = self.job(run);
-            let state = job["state"].as_str()?;
-            assert!(!matches!(state, "failed" | "cancelled"), "{job}");
-            (state == "done").then(|| job["summary"].clone())
-        })
+        let mut command = clientele();
+        command
+            .args(["watch", run, "--format", "json"])
+            .args(["--coordinator", &self.url]);
+        let output = command.output().expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{run}: {said}");
+        serde_json::from_slice(&output.stdout).expect("a summary")
     }
 
     /// A figure of `/metrics`.
