@@ -19,7 +19,16 @@ use serde_json::Value;
 /// The binary, ready to be given arguments; no setting of the caller's environment reaches it.
 pub fn clientele() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_clientele"));
-    for name in ["CLIENTELE_INJECT", "CLIENTELE_KERNEL", "CLIENTELE_LOG"] {
+    for name in [
+        "CLIENTELE_COORDINATOR",
+        "CLIENTELE_INJECT",
+        "CLIENTELE_KERNEL",
+        "CLIENTELE_LOG",
+        "CLIENTELE_TLS_CA",
+        "CLIENTELE_TLS_CERT",
+        "CLIENTELE_TLS_KEY",
+        "CLIENTELE_TOKEN_FILE",
+    ] {
         command.env_remove(name);
     }
     command
