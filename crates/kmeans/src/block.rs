@@ -1,6 +1,6 @@
 //! Rows on the grid, in the layout that kernels read.
 
-use crate::{BLOCK_ROWS, GRID_LIMIT, LANES, MAX_FEATURES};
+use crate::{BLOCK_ROWS, GRID_LIMIT, LANES, MAX_FEATURES, Tiles};
 
 /// Up to [`BLOCK_ROWS`] rows on the grid: rectangular and in range by construction.
 ///
@@ -11,7 +11,7 @@ pub struct Block {
     id: u64,
     n_rows: usize,
     n_features: usize,
-    tiles: Vec<f32>,
+    tiles: Tiles,
     keys: Vec<u64>,
     tile_norms: Vec<f32>,
 }
@@ -50,7 +50,7 @@ impl Block {
         keys: Vec<u64>,
     ) -> Result<Self, BlockError> {
         let n_rows = keys.len();
-        let mut tiles = vec![0.0; n_rows.div_ceil(LANES) * LANES * n_features];
+        let mut tiles = Tiles::zeroed(n_rows.div_ceil(LANES) * n_features);
         if n_features > 0 && values.len() == n_rows * n_features {
             for (row_idx, row) in values.chunks_exact(n_features).enumerate() {
                 for (feature_idx, &value) in row.iter().enumerate() {
@@ -72,7 +72,7 @@ impl Block {
     pub fn from_tiles(
         id: u64,
         n_features: usize,
-        tiles: Vec<f32>,
+        tiles: Tiles,
         keys: Vec<u64>,
     ) -> Result<Self, BlockError> {
         let n_rows = keys.len();
@@ -122,6 +122,25 @@ impl Block {
     /// All tiles, in the layout of the type.
     pub fn tiles(&self) -> &[f32] {
         &self.tiles
+    }
+
+    /// Tile `tile_idx`: [n_features] columns of [`LANES`] rows.
+    ///
+    /// # Panics
+    /// When there is no such tile.
+    #[inline]
+    pub fn tile(&self, tile_idx: usize) -> &[[f32; LANES]] {
+        self.columns(tile_idx..tile_idx + 1)
+    }
+
+    /// The columns of some tiles, one tile after the other.
+    ///
+    /// # Panics
+    /// When there are no such tiles.
+    #[inline]
+    pub fn columns(&self, tiles: std::ops::Range<usize>) -> &[[f32; LANES]] {
+        let columns = self.tiles.as_chunks::<LANES>().0;
+        &columns[tiles.start * self.n_features..tiles.end * self.n_features]
     }
 
     /// [n_rows] row keys.
@@ -219,6 +238,8 @@ mod tests {
             })
         );
         assert!(Block::from_rows(0, 2, &[0, 1, 2], vec![1, 2]).is_err());
-        assert!(Block::from_tiles(0, 1, vec![0.5; 16], vec![1]).is_err());
+        let mut half = Tiles::zeroed(1);
+        half.fill(0.5);
+        assert!(Block::from_tiles(0, 1, half, vec![1]).is_err());
     }
 }

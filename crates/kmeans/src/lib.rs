@@ -33,12 +33,14 @@ pub mod quality;
 pub mod reference;
 pub mod relocate;
 pub mod seeding;
+mod tiles;
 mod totals;
 
 pub use backend::{Backend, BackendError, BlockLabels};
 pub use block::{Block, BlockError};
 pub use centroids::Centroids;
 pub use partial::Partial;
+pub use tiles::Tiles;
 pub use totals::Totals;
 
 /// Names the arithmetic of this crate; part of every model hash. Changes whenever any bit of any answer may change.

@@ -4,42 +4,43 @@
 //! takes one multiply-add a feature; with the best and the second best score the row is certain unless their gap is within the
 //! proven error ([`PackedCentroids::certain_gap`]).
 
-use super::accumulate::{accumulate, to_rows};
 use super::centroids::{MAX_PANEL_WIDTH, PackedCentroids, Panel};
 use super::lanes::Lanes;
-use crate::{Block, Centroids, LANES, Partial};
+use super::memory::Remembering;
+use super::sums::{Rows, add_rows};
+use crate::{Block, LANES, Partial};
+
+/// Tiles that several assignments go over in turn are those that stay in the second-level cache meanwhile.
+const SEGMENT_BYTES: usize = 256 << 10;
+/// Tiles that are fetched ahead of those being scored. Further ahead they would push each other out of the first-level cache.
+const TILES_AHEAD: usize = 3;
 
 /// One candidate's part in a sweep over a block.
 pub(super) struct Assignment<'a> {
-    centroids: PackedCentroids,
-    /// [n_rows] written, if wanted.
-    labels: Option<&'a mut [u16]>,
-    /// Counts and sums, added to, if wanted.
-    partial: Option<&'a mut Partial>,
+    pub(super) centroids: &'a PackedCentroids,
+    pub(super) wanted: Wanted<'a>,
     /// Rows settled exactly.
     pub(super) n_rechecked: u64,
 }
 
 impl<'a> Assignment<'a> {
-    pub(super) fn new(
-        block: &Block,
-        centroids: &Centroids,
-        panel_width: usize,
-        labels: Option<&'a mut [u16]>,
-        partial: Option<&'a mut Partial>,
-    ) -> Self {
-        assert_eq!(
-            block.n_features(),
-            centroids.n_features(),
-            "features of rows and centroids"
-        );
+    pub(super) fn new(centroids: &'a PackedCentroids, wanted: Wanted<'a>) -> Self {
         Self {
-            centroids: PackedCentroids::new(centroids, panel_width),
-            labels,
-            partial,
+            centroids,
+            wanted,
             n_rechecked: 0,
         }
     }
+}
+
+/// What becomes of the labels.
+pub(super) enum Wanted<'a> {
+    /// [n_rows] written.
+    Labels(&'a mut [u16]),
+    /// Counts and sums of all rows, added to; labels [n_rows] written as well if there is room for them.
+    Partial(&'a mut Partial, Option<&'a mut [u16]>),
+    /// What changed since the last pass, and nothing read that cannot have changed.
+    Changes(Remembering<'a>),
 }
 
 /// Reads the block once, `TILES` tiles at a time, and serves every assignment from each read.
@@ -52,88 +53,142 @@ pub(super) unsafe fn sweep<L: Lanes, const TILES: usize>(
     assignments: &mut [Assignment<'_>],
 ) {
     let n_tiles = block.n_rows().div_ceil(LANES);
-    let mut scratch = Scratch {
-        rows: vec![0; TILES * LANES * block.n_features()],
-        labels: vec![0; TILES * LANES],
-        row: vec![0; block.n_features()],
+    let tile_bytes = LANES * block.n_features() * size_of::<f32>();
+    let segment = match assignments {
+        [_] => n_tiles,
+        _ => (SEGMENT_BYTES / tile_bytes).max(TILES),
     };
-    let mut tile_idx = 0;
-    while tile_idx < n_tiles {
-        // SAFETY: passed on to the caller.
-        unsafe {
-            if tile_idx + TILES <= n_tiles {
-                group::<L, TILES>(block, tile_idx, assignments, &mut scratch);
-                tile_idx += TILES;
-            } else {
-                group::<L, 1>(block, tile_idx, assignments, &mut scratch);
-                tile_idx += 1;
+    let mut rows = Rows::default();
+    let mut list = Vec::with_capacity(n_tiles);
+    for first in (0..n_tiles).step_by(segment.max(1)) {
+        for assignment in &mut *assignments {
+            let tiles = first..n_tiles.min(first + segment);
+            list.clear();
+            match &mut assignment.wanted {
+                Wanted::Changes(remembering) => remembering.list_unsafe(tiles, &mut list),
+                _ => list.extend(tiles),
             }
+            // SAFETY: passed on to the caller.
+            unsafe { visit::<L, TILES>(block, &list, assignment, &mut rows) };
         }
     }
 }
 
-struct Scratch {
-    /// [TILES x LANES x n_features] the group's rows.
-    rows: Vec<i32>,
-    /// [TILES x LANES] their labels.
-    labels: Vec<u16>,
-    /// [n_features] a row to settle.
-    row: Vec<i32>,
+/// Labels the tiles of `list`.
+#[inline(always)]
+unsafe fn visit<L: Lanes, const TILES: usize>(
+    block: &Block,
+    list: &[usize],
+    assignment: &mut Assignment<'_>,
+    rows: &mut Rows,
+) {
+    let (groups, rest) = list.as_chunks::<TILES>();
+    for (group_idx, group) in groups.iter().enumerate() {
+        let ahead = groups.get(group_idx + TILES_AHEAD.div_ceil(TILES));
+        // SAFETY: passed on to the caller.
+        unsafe { label_group::<L, TILES>(block, group, ahead, assignment, rows) };
+    }
+    for tile_idx in rest {
+        // SAFETY: passed on to the caller.
+        unsafe { label_group::<L, 1>(block, &[*tile_idx], None, assignment, rows) };
+    }
 }
 
 #[inline(always)]
-unsafe fn group<L: Lanes, const TILES: usize>(
+unsafe fn label_group<L: Lanes, const TILES: usize>(
     block: &Block,
-    tile_idx: usize,
-    assignments: &mut [Assignment<'_>],
-    scratch: &mut Scratch,
+    group: &[usize; TILES],
+    ahead: Option<&[usize; TILES]>,
+    assignment: &mut Assignment<'_>,
+    rows: &mut Rows,
 ) {
-    let n_features = block.n_features();
-    let tile_len = LANES * n_features;
-    let tiles = &block.tiles()[tile_idx * tile_len..][..TILES * tile_len];
-    let first_row = tile_idx * LANES;
-    let n_rows = (TILES * LANES).min(block.n_rows() - first_row);
-    // Three groups ahead is what the caches hold and the memory needs; only the first candidate's read comes from memory.
-    let ahead = block.tiles().get((tile_idx + 3 * TILES) * tile_len..);
-    let mut ahead = ahead.map_or(&[][..], |ahead| {
-        ahead.as_chunks::<LANES>().0.as_chunks::<TILES>().0
-    });
-    if assignments
-        .iter()
-        .any(|assignment| assignment.partial.is_some())
-    {
-        // SAFETY: passed on to the caller.
-        unsafe { to_rows::<L>(tiles, n_features, &mut scratch.rows) };
-    }
-    for assignment in assignments {
-        // SAFETY: passed on to the caller.
-        let best = unsafe { score::<L, TILES>(tiles, n_features, &assignment.centroids, ahead) };
-        ahead = &[];
-        let labels = &mut scratch.labels[..n_rows];
-        for tile in 0..TILES {
-            let gap = assignment
-                .centroids
-                .certain_gap(block.tile_norms()[tile_idx + tile]);
-            // SAFETY: passed on to the caller.
-            let (idxs, uncertain) = unsafe { best.read(tile, gap) };
-            for (label, idx) in labels[tile * LANES..].iter_mut().zip(idxs) {
-                *label = assignment.centroids.index_of(idx as usize);
-            }
-            for (lane, label) in labels.iter_mut().skip(tile * LANES).take(LANES).enumerate() {
-                if (uncertain >> lane) & 1 == 1 {
-                    block.read_row(first_row + tile * LANES + lane, &mut scratch.row);
-                    *label = assignment.centroids.settle(&scratch.row);
-                    assignment.n_rechecked += 1;
+    let tiles = group.map(|tile_idx| block.tile(tile_idx));
+    // One tile after the other: processors foresee a run of lines, and not three at a time.
+    // A run of tiles is fetched while this group is scored; scattered ones at once, since nothing else foresees them.
+    let ahead = match ahead {
+        Some(ahead) if ahead[TILES - 1] - ahead[0] == TILES - 1 => {
+            block.columns(ahead[0]..ahead[0] + TILES)
+        }
+        Some(ahead) => {
+            for tile_idx in ahead {
+                for line in block.tile(*tile_idx) {
+                    // SAFETY: passed on to the caller.
+                    unsafe { L::prefetch(line) };
                 }
             }
+            &[]
         }
-        if let Some(partial) = assignment.partial.as_deref_mut() {
-            accumulate(&scratch.rows, labels, n_features, partial);
+        None => &[],
+    };
+    let centroids = assignment.centroids;
+    // SAFETY: passed on to the caller.
+    let best = unsafe { score::<L, TILES>(&tiles, centroids, ahead) };
+    for tile in 0..TILES {
+        let tile_idx = group[tile];
+        let gap = centroids.certain_gap(block.tile_norms()[tile_idx]);
+        // SAFETY: passed on to the caller.
+        let (mut labels, uncertain) = unsafe { best.read(tile, gap) };
+        if !centroids.are_all_distinct() {
+            labels = labels.map(|label| centroids.index_of(label.into()));
         }
-        if let Some(all_labels) = assignment.labels.as_deref_mut() {
-            all_labels[first_row..][..n_rows].copy_from_slice(labels);
+        let first_row = tile_idx * LANES;
+        let n_rows = LANES.min(block.n_rows() - first_row);
+        if uncertain != 0 {
+            assignment.n_rechecked += settle(
+                block,
+                first_row..first_row + n_rows,
+                uncertain,
+                centroids,
+                &mut labels,
+            );
+        }
+        match &mut assignment.wanted {
+            Wanted::Labels(all) => {
+                all[first_row..][..n_rows].copy_from_slice(&labels[..n_rows]);
+            }
+            Wanted::Partial(partial, all) => {
+                // SAFETY: passed on to the caller.
+                unsafe { add_rows::<L>(tiles[tile], &labels[..n_rows], rows, partial) };
+                if let Some(all) = all {
+                    all[first_row..][..n_rows].copy_from_slice(&labels[..n_rows]);
+                }
+            }
+            Wanted::Changes(remembering) => {
+                labels[n_rows..].fill(0);
+                if remembering.keeps_bounds() {
+                    // SAFETY: passed on to the caller.
+                    let scores = unsafe { best.scores(tile, tiles[tile]) };
+                    let row_norm = block.tile_norms()[tile_idx];
+                    remembering.note_bounds(tile_idx, n_rows, &labels, &scores, row_norm);
+                }
+                // SAFETY: passed on to the caller.
+                unsafe {
+                    remembering.note_labels::<L>(tile_idx, n_rows, tiles[tile], &labels, rows)
+                };
+            }
         }
     }
+}
+
+/// The exact labels of the rows whose bit is set; how many there are among `tile_rows`.
+#[cold]
+fn settle(
+    block: &Block,
+    tile_rows: std::ops::Range<usize>,
+    uncertain: u32,
+    centroids: &PackedCentroids,
+    labels: &mut [u16; LANES],
+) -> u64 {
+    let mut n_settled = 0;
+    let mut row = vec![0; block.n_features()];
+    for (lane, row_idx) in tile_rows.enumerate() {
+        if (uncertain >> lane) & 1 == 1 {
+            block.read_row(row_idx, &mut row);
+            labels[lane] = centroids.settle(&row);
+            n_settled += 1;
+        }
+    }
+    n_settled
 }
 
 /// Best and second best score of each row of a group, and the position of the best.
@@ -144,10 +199,18 @@ struct Best<L, const TILES: usize> {
     idx: [L; TILES],
 }
 
+/// What bounds on the rows of a tile follow from.
+pub(super) struct Scores {
+    pub(super) best: [f32; LANES],
+    pub(super) second: [f32; LANES],
+    /// `|x|^2`, rounded with each feature.
+    pub(super) squares: [f32; LANES],
+}
+
 impl<L: Lanes, const TILES: usize> Best<L, TILES> {
     /// The positions of a tile's rows, and a bit for each row whose position is not certain.
     #[inline(always)]
-    unsafe fn read(&self, tile: usize, gap: f32) -> ([u32; LANES], u32) {
+    unsafe fn read(&self, tile: usize, gap: f32) -> ([u16; LANES], u32) {
         let mut idxs = [0f32; LANES];
         let mut uncertain = 0;
         // SAFETY: passed on to the caller.
@@ -163,21 +226,54 @@ impl<L: Lanes, const TILES: usize> Best<L, TILES> {
             }
         }
         // Through i32, for which every instruction set has a conversion.
-        (idxs.map(|idx| idx as i32 as u32), uncertain)
+        (idxs.map(|idx| idx as i32 as u16), uncertain)
+    }
+
+    /// The scores of a tile, and the squared norms of its rows.
+    #[inline(always)]
+    unsafe fn scores(&self, tile: usize, columns: &[[f32; LANES]]) -> Scores {
+        let mut scores = Scores {
+            best: [0.0; LANES],
+            second: [0.0; LANES],
+            squares: [0.0; LANES],
+        };
+        // SAFETY: passed on to the caller.
+        unsafe {
+            self.score[tile].store(&mut scores.best);
+            self.second_score[tile].store(&mut scores.second);
+            // Four sums side by side: one would wait for itself with each feature.
+            let mut negated = [L::splat(0.0); 4];
+            let (fours, rest) = columns.as_chunks::<4>();
+            for four in fours {
+                for (negated, column) in negated.iter_mut().zip(four) {
+                    let x = L::load(column);
+                    *negated = negated.minus_product(x, x);
+                }
+            }
+            for column in rest {
+                let x = L::load(column);
+                negated[0] = negated[0].minus_product(x, x);
+            }
+            let mut sums = [[0f32; LANES]; 4];
+            for (negated, sum) in negated.into_iter().zip(&mut sums) {
+                negated.store(sum);
+            }
+            for lane in 0..LANES {
+                scores.squares[lane] =
+                    -((sums[0][lane] + sums[1][lane]) + (sums[2][lane] + sums[3][lane]));
+            }
+        }
+        scores
     }
 }
 
-/// `tiles` [TILES x n_features x LANES]; the first lines of `ahead` are fetched meanwhile.
+/// `tiles` [TILES][n_features]; the lines `ahead` are fetched meanwhile.
 #[inline(always)]
 unsafe fn score<L: Lanes, const TILES: usize>(
-    tiles: &[f32],
-    n_features: usize,
+    tiles: &[&[[f32; LANES]]; TILES],
     centroids: &PackedCentroids,
-    mut ahead: &[[[f32; LANES]; TILES]],
+    ahead: &[[f32; LANES]],
 ) -> Best<L, TILES> {
-    let (columns, _) = tiles.as_chunks::<LANES>();
-    let tiles: [&[[f32; LANES]]; TILES] =
-        std::array::from_fn(|tile| &columns[tile * n_features..][..n_features]);
     // SAFETY: passed on to the caller.
     unsafe {
         let mut best = Best {
@@ -185,18 +281,22 @@ unsafe fn score<L: Lanes, const TILES: usize>(
             second_score: [L::splat(f32::INFINITY); TILES],
             idx: [L::splat(0.0); TILES],
         };
+        // Each panel fetches its share: all at once would fill the queue of the memory.
+        let (ahead, _) = ahead.as_chunks::<TILES>();
+        let share = ahead.len().div_ceil(centroids.panels.len());
+        let mut shares = ahead.chunks(share.max(1));
         for panel in &centroids.panels {
+            let ahead = shares.next().unwrap_or_default();
             match panel.bias.len() {
-                1 => score_panel::<L, TILES, 1>(&tiles, panel, ahead, &mut best),
-                2 => score_panel::<L, TILES, 2>(&tiles, panel, ahead, &mut best),
-                3 => score_panel::<L, TILES, 3>(&tiles, panel, ahead, &mut best),
-                4 => score_panel::<L, TILES, 4>(&tiles, panel, ahead, &mut best),
-                5 => score_panel::<L, TILES, 5>(&tiles, panel, ahead, &mut best),
-                6 => score_panel::<L, TILES, 6>(&tiles, panel, ahead, &mut best),
-                7 => score_panel::<L, TILES, 7>(&tiles, panel, ahead, &mut best),
-                _ => score_panel::<L, TILES, MAX_PANEL_WIDTH>(&tiles, panel, ahead, &mut best),
+                1 => score_panel::<L, TILES, 1>(tiles, panel, ahead, &mut best),
+                2 => score_panel::<L, TILES, 2>(tiles, panel, ahead, &mut best),
+                3 => score_panel::<L, TILES, 3>(tiles, panel, ahead, &mut best),
+                4 => score_panel::<L, TILES, 4>(tiles, panel, ahead, &mut best),
+                5 => score_panel::<L, TILES, 5>(tiles, panel, ahead, &mut best),
+                6 => score_panel::<L, TILES, 6>(tiles, panel, ahead, &mut best),
+                7 => score_panel::<L, TILES, 7>(tiles, panel, ahead, &mut best),
+                _ => score_panel::<L, TILES, MAX_PANEL_WIDTH>(tiles, panel, ahead, &mut best),
             }
-            ahead = &[];
         }
         best
     }
@@ -211,30 +311,25 @@ unsafe fn score_panel<L: Lanes, const TILES: usize, const WIDTH: usize>(
     best: &mut Best<L, TILES>,
 ) {
     let n_features = tiles[0].len();
+    let tiles = tiles.map(|tile| &tile[..n_features]);
     let values = &panel.values.as_chunks::<WIDTH>().0[..n_features];
     let bias = &panel.bias[..WIDTH];
+    // One line after the other: processors foresee a run of lines, and not three at a time.
+    let ahead = &ahead[..ahead.len().min(n_features)];
     // SAFETY: passed on to the caller.
     unsafe {
         let mut scores = [[L::splat(0.0); TILES]; WIDTH];
         for (scores, &bias) in scores.iter_mut().zip(bias) {
             *scores = [L::splat(bias); TILES];
         }
-        for feature_idx in 0..n_features {
-            if let Some(lines) = ahead.get(feature_idx) {
-                for line in lines {
-                    L::prefetch(line);
-                }
+        for (feature_idx, lines) in ahead.iter().enumerate() {
+            for line in lines {
+                L::prefetch(line);
             }
-            let mut x = [L::splat(0.0); TILES];
-            for tile in 0..TILES {
-                x[tile] = L::load(&tiles[tile][feature_idx]);
-            }
-            for member in 0..WIDTH {
-                let c = L::splat(values[feature_idx][member]);
-                for tile in 0..TILES {
-                    scores[member][tile] = scores[member][tile].minus_product(x[tile], c);
-                }
-            }
+            subtract_products(&tiles, values, feature_idx, &mut scores);
+        }
+        for feature_idx in ahead.len()..n_features {
+            subtract_products(&tiles, values, feature_idx, &mut scores);
         }
         for (member, scores) in scores.into_iter().enumerate() {
             let idx = L::splat((panel.first_idx + member) as f32);
@@ -243,6 +338,29 @@ unsafe fn score_panel<L: Lanes, const TILES: usize, const WIDTH: usize>(
                 best.idx[tile] = score.if_less(least, idx, best.idx[tile]);
                 best.second_score[tile] = best.second_score[tile].min(least.max(score));
                 best.score[tile] = least.min(score);
+            }
+        }
+    }
+}
+
+/// One feature's share in the scores of a panel.
+#[inline(always)]
+unsafe fn subtract_products<L: Lanes, const TILES: usize, const WIDTH: usize>(
+    tiles: &[&[[f32; LANES]]; TILES],
+    values: &[[f32; WIDTH]],
+    feature_idx: usize,
+    scores: &mut [[L; TILES]; WIDTH],
+) {
+    // SAFETY: passed on to the caller.
+    unsafe {
+        let mut x = [L::splat(0.0); TILES];
+        for tile in 0..TILES {
+            x[tile] = L::load(&tiles[tile][feature_idx]);
+        }
+        for member in 0..WIDTH {
+            let c = L::splat(values[feature_idx][member]);
+            for tile in 0..TILES {
+                scores[member][tile] = scores[member][tile].minus_product(x[tile], c);
             }
         }
     }

@@ -12,6 +12,8 @@ pub(super) struct PackedCentroids {
     distinct: Centroids,
     /// [n_distinct] the index that each has in the candidate.
     index_of: Vec<u16>,
+    /// With duplicates.
+    n_clusters: usize,
     pub(super) panels: Vec<Panel>,
     /// Largest Euclidean norm, rounded up.
     max_norm: f64,
@@ -58,8 +60,37 @@ impl PackedCentroids {
             // Three roundings of 2^-53 each; the factor covers thousands.
             max_norm: (max_square as f64).sqrt() * (1.0 + 1e-12),
             distinct,
+            n_clusters,
             index_of,
         }
+    }
+
+    /// Whether no two centroids are the same.
+    pub(super) fn are_all_distinct(&self) -> bool {
+        self.n_clusters == self.index_of.len()
+    }
+
+    /// A number not below the distance of any centroid from their middle, in grid steps: half the widest distance of two, at least.
+    pub(super) fn max_norm_from_mean(&self) -> f64 {
+        let n_features = self.distinct.n_features();
+        let mut low = vec![i32::MAX; n_features];
+        let mut high = vec![i32::MIN; n_features];
+        for row in self.distinct.rows() {
+            for ((low, high), &value) in low.iter_mut().zip(&mut high).zip(row) {
+                (*low, *high) = ((*low).min(value), (*high).max(value));
+            }
+        }
+        let middle: Vec<i32> = low
+            .iter()
+            .zip(&high)
+            .map(|(low, high)| (low + high) / 2)
+            .collect();
+        let farthest = self
+            .distinct
+            .rows()
+            .map(|row| exact::squared_distance(row, &middle))
+            .max();
+        (farthest.unwrap_or(0) as f64).sqrt() * (1.0 + 1e-12)
     }
 
     /// The index in the candidate of the `idx`-th distinct centroid.
@@ -97,6 +128,32 @@ impl PackedCentroids {
         let bound = 2.0 * n_roundings * unit * size * (1.0 + 1e-12);
         (bound as f32).next_up()
     }
+
+    /// How far off distances are that follow from scores, of rows of norm `row_norm` at most.
+    ///
+    /// The square of a distance is `|x|^2 + 2 score`. With X, C and u as in [`PackedCentroids::certain_gap`], `|x|^2` carries d roundings
+    /// and is off by `(d + 2) u X^2` at most, twice a score by `2 (d + 3) u (X C + C^2 / 2)`, and the two additions of what is then made of
+    /// them round numbers below `2 (X + C)^2`. A root is half an ulp off, below `u (X + C) 2`, and so is the difference of two.
+    pub(super) fn distance_error(&self, row_norm: f32) -> DistanceError {
+        let unit = f64::from(f32::EPSILON) / 2.0;
+        let n_features = self.distinct.n_features() as f64;
+        let (x, c) = (f64::from(row_norm), self.max_norm);
+        let of_square = (n_features + 2.0) * x * x
+            + 2.0 * (n_features + 3.0) * c * (x + c / 2.0)
+            + 4.0 * (x + c) * (x + c);
+        DistanceError {
+            of_square: ((unit * of_square * (1.0 + 1e-6)) as f32).next_up(),
+            of_root: ((8.0 * unit * (x + c)) as f32).next_up(),
+        }
+    }
+}
+
+/// See [`PackedCentroids::distance_error`].
+pub(super) struct DistanceError {
+    /// Of a squared distance, in grid steps squared.
+    pub(super) of_square: f32,
+    /// Of the roots of two, and of their difference, in grid steps.
+    pub(super) of_root: f32,
 }
 
 fn panels(distinct: &Centroids, squares: &[u64], width: usize) -> Vec<Panel> {

@@ -1,17 +1,21 @@
 //! The CPU backend: certified `f32` kernels for what this processor has, chosen at run time.
 
-mod accumulate;
 mod assign;
 mod centroids;
 mod lanes;
+mod memory;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+mod sums;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 use crate::{Backend, BackendError, Block, BlockLabels, Centroids, Partial};
-use assign::{Assignment, sweep};
+use assign::{Assignment, Wanted, sweep};
+use centroids::PackedCentroids;
 use lanes::Scalar;
+
+pub use memory::{BlockMemory, Effort, Travel};
 
 /// Instruction sets that the kernels are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,14 +120,52 @@ impl CpuBackend {
     pub fn labels(&self, block: &Block, centroids: &Centroids, labels: &mut Vec<u16>) {
         labels.clear();
         labels.resize(block.n_rows(), 0);
-        let mut assignments = [Assignment::new(
+        let packed = self.pack(block, centroids);
+        self.sweep(
             block,
-            centroids,
-            self.kernel.panel_width(),
-            Some(labels),
-            None,
-        )];
+            &mut [Assignment::new(&packed, Wanted::Labels(labels))],
+        );
+    }
+
+    /// The first of a candidate's passes will be one with `centroids`; see [`Travel::advance`] for the others.
+    ///
+    /// # Panics
+    /// When there is no centroid, or more than 65,536.
+    pub fn travel(&self, centroids: Centroids) -> Travel {
+        Travel::new(centroids, self.kernel.panel_width())
+    }
+
+    /// A pass with the centroids of each of `asked`, on the memory of its passes over this block. The partials are those of a pass without
+    /// memory; only what was done for them differs.
+    ///
+    /// # Panics
+    /// When a candidate has other features than `block`.
+    pub fn pass_remembering(
+        &self,
+        block: &Block,
+        asked: &mut [(&Travel, &mut BlockMemory)],
+    ) -> Vec<(Partial, Effort)> {
+        let mut assignments: Vec<Assignment<'_>> = asked
+            .iter_mut()
+            .map(|(travel, memory)| {
+                check_features(block, travel.centroids());
+                let remembering = memory.remember(block, travel);
+                Assignment::new(travel.packed(), Wanted::Changes(remembering))
+            })
+            .collect();
         self.sweep(block, &mut assignments);
+        let finished = assignments
+            .into_iter()
+            .map(|assignment| match assignment.wanted {
+                Wanted::Changes(remembering) => remembering.finish(assignment.n_rechecked),
+                Wanted::Labels(_) | Wanted::Partial(..) => unreachable!("made above"),
+            });
+        finished.collect()
+    }
+
+    fn pack(&self, block: &Block, centroids: &Centroids) -> PackedCentroids {
+        check_features(block, centroids);
+        PackedCentroids::new(centroids, self.kernel.panel_width())
     }
 
     fn sweep(&self, block: &Block, assignments: &mut [Assignment<'_>]) {
@@ -156,32 +198,18 @@ impl Backend for CpuBackend {
         candidates: &[Centroids],
         labels: Option<&mut BlockLabels>,
     ) -> Result<Vec<Partial>, BackendError> {
+        let packed: Vec<PackedCentroids> = candidates.iter().map(|c| self.pack(block, c)).collect();
         let mut partials: Vec<Partial> = candidates
             .iter()
             .map(|centroids| Partial::zero(centroids.n_clusters(), centroids.n_features()))
             .collect();
-        let mut new_labels = labels
-            .is_some()
-            .then(|| vec![vec![0; block.n_rows()]; candidates.len()]);
-        let label_slots = match &mut new_labels {
-            Some(lists) => lists
-                .iter_mut()
-                .map(|list| Some(list.as_mut_slice()))
-                .collect(),
-            None => Vec::new(),
-        };
-        let mut label_slots = label_slots.into_iter();
-        let mut assignments: Vec<Assignment<'_>> = candidates
+        let mut new_labels = vec![vec![0; block.n_rows()]; candidates.len()];
+        let mut assignments: Vec<Assignment<'_>> = packed
             .iter()
-            .zip(&mut partials)
-            .map(|(centroids, partial)| {
-                Assignment::new(
-                    block,
-                    centroids,
-                    self.kernel.panel_width(),
-                    label_slots.next().flatten(),
-                    Some(partial),
-                )
+            .zip(partials.iter_mut().zip(&mut new_labels))
+            .map(|(packed, (partial, new))| {
+                let new = labels.is_some().then_some(new.as_mut_slice());
+                Assignment::new(packed, Wanted::Partial(partial, new))
             })
             .collect();
         self.sweep(block, &mut assignments);
@@ -190,12 +218,11 @@ impl Backend for CpuBackend {
 
         for (idx, (partial, n_rechecked)) in partials.iter_mut().zip(n_rechecked).enumerate() {
             partial.n_rechecked = n_rechecked;
-            partial.n_moved = match (&labels, &new_labels) {
-                (Some(old), Some(new)) => Some(n_moved(old.by_candidate.get(idx), &new[idx])),
-                _ => None,
-            };
+            partial.n_moved = labels
+                .as_ref()
+                .map(|old| n_moved(old.by_candidate.get(idx), &new_labels[idx]));
         }
-        if let (Some(labels), Some(new_labels)) = (labels, new_labels) {
+        if let Some(labels) = labels {
             labels.by_candidate = new_labels;
         }
         Ok(partials)
@@ -210,4 +237,12 @@ fn n_moved(old: Option<&Vec<u16>>, new: &[u16]) -> u64 {
         }
         _ => new.len() as u64,
     }
+}
+
+fn check_features(block: &Block, centroids: &Centroids) {
+    assert_eq!(
+        block.n_features(),
+        centroids.n_features(),
+        "features of rows and centroids"
+    );
 }

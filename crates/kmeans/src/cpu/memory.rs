@@ -1,0 +1,506 @@
+//! What a pass may leave out: rows whose label provably cannot have changed since they were last looked at.
+//!
+//! Hamerly's bound (*Making k-means even faster*, 2010), kept as one number a row. When row x is labelled a, its gap is how much
+//! nearer centroid a is than any other: `|x - c_j| - |x - c_a|` at least, j any other. A pass that moves centroid j by `m_j` makes the
+//! gap smaller by `m_a + max m_j` at most (j other than a), by the triangle inequality. [`Travel`] adds these up by cluster; a row
+//! keeps the sum at which its gap may be used up, and is not read before. Everything is rounded to the safe side.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::assign::Scores;
+use super::centroids::PackedCentroids;
+use super::lanes::Lanes;
+use super::sums::{Rows, add_rows, move_row};
+use crate::{Block, Centroids, LANES, Partial, exact};
+
+/// Bounds are 16-bit numbers of units; the widest gap there can be at the start of an epoch is this many of them.
+const UNITS_OF_WIDEST_GAP: f64 = 8192.0;
+/// An epoch ends, and with it all bounds, when centroids have travelled this many units: little room is left in 16 bits.
+const LAST_UNIT: f64 = 60_000.0;
+/// Taken off a bound for the roundings of turning a gap into units: ulps of `f32` at 2^16 are 2^-7.
+const UNIT_ROUNDING: f32 = 0.05;
+/// Sums of `f64` and roots are a few parts in 10^16 off.
+const ROUND_UP: f64 = 1.0 + 1e-12;
+
+/// Numbers epochs, so that no bound is ever held against a travel it does not come from. 0 is that of no bounds.
+static EPOCHS: AtomicU64 = AtomicU64::new(1);
+
+/// The centroids of one candidate from pass to pass, and how far they have come.
+pub struct Travel {
+    centroids: Centroids,
+    packed: PackedCentroids,
+    panel_width: usize,
+    keeps_bounds: bool,
+    /// Bounds of another epoch mean nothing.
+    epoch: u64,
+    /// Grid steps in a unit.
+    unit: f64,
+    /// [n_clusters] how much the gap of a row of each cluster may have shrunk since the epoch began, in grid steps.
+    shrunk: Vec<f64>,
+    /// As `shrunk`, of a row that may have belonged to any cluster.
+    most_shrunk: f64,
+    /// [n_clusters] `shrunk` in units, rounded up.
+    shrunk_units: Vec<u16>,
+    /// [n_clusters] `shrunk` in units.
+    shrunk_exact: Vec<f32>,
+}
+
+impl Travel {
+    pub(super) fn new(centroids: Centroids, panel_width: usize) -> Self {
+        let mut travel = Self {
+            packed: PackedCentroids::new(&centroids, panel_width),
+            centroids,
+            panel_width,
+            keeps_bounds: false,
+            epoch: 0,
+            unit: 1.0,
+            shrunk: Vec::new(),
+            most_shrunk: 0.0,
+            shrunk_units: Vec::new(),
+            shrunk_exact: Vec::new(),
+        };
+        travel.begin_epoch();
+        travel
+    }
+
+    /// Where the centroids are.
+    pub fn centroids(&self) -> &Centroids {
+        &self.centroids
+    }
+
+    pub(super) fn packed(&self) -> &PackedCentroids {
+        &self.packed
+    }
+
+    /// The next pass is one with the centroids `to`. With `keeps_bounds` it leaves bounds behind, which costs it about a tenth more;
+    /// without, those there are get dropped.
+    pub fn advance(&mut self, to: &Centroids, keeps_bounds: bool) {
+        self.keeps_bounds = keeps_bounds;
+        if *to == self.centroids {
+            return;
+        }
+        let same_shape = to.n_clusters() == self.centroids.n_clusters();
+        let steps: Vec<f64> = self
+            .centroids
+            .rows()
+            .zip(to.rows())
+            .map(|(from, to)| (exact::squared_distance(from, to) as f64).sqrt() * ROUND_UP)
+            .collect();
+        self.packed = PackedCentroids::new(to, self.panel_width);
+        self.centroids = to.clone();
+        if !same_shape {
+            return self.begin_epoch();
+        }
+        let (mut first, mut first_idx, mut second) = (0.0, usize::MAX, 0.0);
+        for (idx, &step) in steps.iter().enumerate() {
+            if step > first {
+                (second, first, first_idx) = (first, step, idx);
+            } else if step > second {
+                second = step;
+            }
+        }
+        self.most_shrunk = (self.most_shrunk + first + first) * ROUND_UP;
+        for (idx, (shrunk, step)) in self.shrunk.iter_mut().zip(steps).enumerate() {
+            let other = if idx == first_idx { second } else { first };
+            *shrunk = (*shrunk + step + other) * ROUND_UP;
+        }
+        if self.most_shrunk / self.unit > LAST_UNIT {
+            self.begin_epoch();
+        } else {
+            self.count_units();
+        }
+    }
+
+    fn begin_epoch(&mut self) {
+        self.epoch = EPOCHS.fetch_add(1, Ordering::Relaxed);
+        // No gap is wider than two centroids are apart.
+        let widest = 2.0 * self.packed.max_norm_from_mean();
+        self.unit = (widest / UNITS_OF_WIDEST_GAP).max(1e-3);
+        self.most_shrunk = 0.0;
+        self.shrunk = vec![0.0; self.centroids.n_clusters()];
+        self.count_units();
+    }
+
+    fn count_units(&mut self) {
+        let units = self.shrunk.iter().map(|shrunk| shrunk / self.unit);
+        self.shrunk_units = units.clone().map(|units| units.ceil() as u16).collect();
+        self.shrunk_exact = units.map(|units| units as f32).collect();
+    }
+
+    /// `most_shrunk` in units.
+    fn most_units(&self) -> f64 {
+        self.most_shrunk / self.unit
+    }
+}
+
+/// What passes on behalf of one candidate leave behind for one block. Private to a worker; droppable at any time.
+#[derive(Debug, Clone, Default)]
+pub struct BlockMemory {
+    /// [n_tiles x LANES]; 0 beyond the last row. Empty before the first pass.
+    labels: Vec<u16>,
+    /// Counts and sums of these labels.
+    partial: Option<Partial>,
+    bounds: Bounds,
+}
+
+/// Rows and tiles are safe while what [`Travel`] has counted, in units, is below these.
+#[derive(Debug, Clone, Default)]
+struct Bounds {
+    epoch: u64,
+    /// [n_tiles x LANES] against the row's cluster. Empty: no bounds.
+    of_row: Vec<u16>,
+    /// [n_tiles] against any cluster.
+    of_tile: Vec<u16>,
+    /// The smallest of the tiles.
+    of_block: u16,
+}
+
+/// What one pass did for one block, beside its answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Effort {
+    /// Tiles of the block.
+    pub n_tiles: u64,
+    /// Tiles that were read.
+    pub n_tiles_read: u64,
+    /// Rows that had to be looked at, those that happened to lie in the same tiles left out.
+    pub n_unsafe_rows: u64,
+}
+
+impl Effort {
+    /// Adds that of another block.
+    pub fn merge(&mut self, other: Self) {
+        self.n_tiles += other.n_tiles;
+        self.n_tiles_read += other.n_tiles_read;
+        self.n_unsafe_rows += other.n_unsafe_rows;
+    }
+}
+
+impl BlockMemory {
+    /// Bytes that a block of `n_rows` takes.
+    pub fn bytes_for(n_rows: usize, n_clusters: usize, n_features: usize) -> usize {
+        n_rows * 2 * size_of::<u16>() + n_clusters * (n_features + 1) * size_of::<i64>()
+    }
+
+    /// [n_rows] labels of the last pass; `None` before the first.
+    pub fn labels(&self, n_rows: usize) -> Option<&[u16]> {
+        self.labels.get(..n_rows).filter(|_| self.partial.is_some())
+    }
+
+    /// The answer of a pass with the centroids of `travel`, if the block need not be read for it.
+    pub fn answer_unread(&self, travel: &Travel) -> Option<Partial> {
+        let is_safe =
+            self.holds_bounds(travel) && f64::from(self.bounds.of_block) > travel.most_units();
+        let partial = self.partial.as_ref().filter(|_| is_safe)?;
+        Some(Partial {
+            n_moved: Some(0),
+            n_rechecked: 0,
+            ..partial.clone()
+        })
+    }
+
+    /// Follows the rows of a block that are put into another order: row `order[i]` of the old one is row i of the new one.
+    ///
+    /// # Panics
+    /// When `order` names a row that the block does not have.
+    pub fn reorder(&mut self, order: &[u16]) {
+        let reordered = |values: &[u16]| -> Vec<u16> {
+            let moved = order.iter().map(|&row| values[usize::from(row)]);
+            let beyond = values.len() - order.len();
+            moved.chain(std::iter::repeat_n(0, beyond)).collect()
+        };
+        if !self.labels.is_empty() {
+            self.labels = reordered(&self.labels);
+        }
+        if !self.bounds.of_row.is_empty() {
+            self.bounds.of_row = reordered(&self.bounds.of_row);
+            // Made anew from the rows by the next pass.
+            self.bounds.of_tile.fill(0);
+            self.bounds.of_block = 0;
+        }
+    }
+
+    /// The rows by cluster and bound, so that those that are looked at together lie together: [n_rows] row indices.
+    pub fn order_by_bound(&self, travel: &Travel, n_rows: usize) -> Option<Vec<u16>> {
+        if !self.holds_bounds(travel) {
+            return None;
+        }
+        let key = |row: &u16| {
+            let row_idx = usize::from(*row);
+            let label = self.labels[row_idx];
+            let left =
+                self.bounds.of_row[row_idx].saturating_sub(travel.shrunk_units[usize::from(label)]);
+            (label, left, *row)
+        };
+        let mut order: Vec<u16> = (0..n_rows).map(|row| row as u16).collect();
+        order.sort_by_cached_key(key);
+        Some(order)
+    }
+
+    fn holds_bounds(&self, travel: &Travel) -> bool {
+        self.bounds.epoch == travel.epoch && !self.bounds.of_row.is_empty()
+    }
+
+    /// Ready for a pass over `block` with the centroids of `travel`.
+    pub(super) fn remember<'a>(&'a mut self, block: &Block, travel: &'a Travel) -> Remembering<'a> {
+        let n_tiles = block.n_rows().div_ceil(LANES);
+        let (n_clusters, n_features) = (travel.centroids.n_clusters(), block.n_features());
+        let fits = |partial: &Partial| {
+            (partial.counts.len(), partial.sums.len()) == (n_clusters, n_clusters * n_features)
+        };
+        let knows_labels =
+            self.partial.as_ref().is_some_and(fits) && self.labels.len() == n_tiles * LANES;
+        if !knows_labels {
+            self.labels.clear();
+            self.labels.resize(n_tiles * LANES, 0);
+            self.bounds = Bounds::default();
+        }
+        if !travel.keeps_bounds {
+            self.bounds = Bounds::default();
+        } else if !self.holds_bounds(travel) {
+            self.bounds = Bounds {
+                epoch: travel.epoch,
+                of_row: vec![0; n_tiles * LANES],
+                of_tile: vec![0; n_tiles],
+                of_block: 0,
+            };
+        }
+        let mut partial = self.partial.take().filter(|_| knows_labels);
+        let partial = partial
+            .take()
+            .unwrap_or_else(|| Partial::zero(n_clusters, n_features));
+        Remembering {
+            travel,
+            memory: self,
+            partial,
+            knows_labels,
+            n_moved: 0,
+            effort: Effort {
+                n_tiles: n_tiles as u64,
+                ..Effort::default()
+            },
+        }
+    }
+}
+
+/// One candidate's pass over one block, on the memory of earlier ones.
+pub(super) struct Remembering<'a> {
+    travel: &'a Travel,
+    memory: &'a mut BlockMemory,
+    partial: Partial,
+    /// The labels are those of an earlier pass.
+    knows_labels: bool,
+    n_moved: u64,
+    effort: Effort,
+}
+
+impl Remembering<'_> {
+    pub(super) fn keeps_bounds(&self) -> bool {
+        self.travel.keeps_bounds
+    }
+
+    /// Appends those of `tiles` that have a row whose label may have changed.
+    pub(super) fn list_unsafe(&mut self, tiles: Range<usize>, list: &mut Vec<usize>) {
+        let n_before = list.len();
+        let bounds = &mut self.memory.bounds;
+        if bounds.of_row.is_empty() || !self.knows_labels {
+            list.extend(tiles);
+            self.effort.n_unsafe_rows += ((list.len() - n_before) * LANES) as u64;
+        } else {
+            // A whole number is above `most_units` if it is above the whole part of it.
+            let most = self.travel.most_units() as u16;
+            let shrunk = &self.travel.shrunk_units;
+            let (labels, _) = self.memory.labels.as_chunks::<LANES>();
+            let (of_rows, _) = bounds.of_row.as_chunks::<LANES>();
+            for tile_idx in tiles {
+                if bounds.of_tile[tile_idx] > most {
+                    continue;
+                }
+                let (mut least, mut n_unsafe) = (u16::MAX, 0);
+                for (label, bound) in labels[tile_idx].iter().zip(of_rows[tile_idx]) {
+                    let left = bound.saturating_sub(shrunk[usize::from(*label)]);
+                    least = least.min(left);
+                    n_unsafe += u64::from(left == 0);
+                }
+                if n_unsafe == 0 {
+                    bounds.of_tile[tile_idx] = most.saturating_add(least);
+                } else {
+                    self.effort.n_unsafe_rows += n_unsafe;
+                    list.push(tile_idx);
+                }
+            }
+        }
+        self.effort.n_tiles_read += (list.len() - n_before) as u64;
+    }
+
+    /// Bounds of a tile's rows from their scores; `row_norm` is at least the norm of each.
+    #[inline(always)]
+    pub(super) fn note_bounds(
+        &mut self,
+        tile_idx: usize,
+        n_rows: usize,
+        labels: &[u16; LANES],
+        scores: &Scores,
+        row_norm: f32,
+    ) {
+        let travel = self.travel;
+        let own = &mut self.memory.bounds;
+        let at = tile_idx * LANES;
+        // A twin of the nearest centroid leaves no gap, and twins were merged before the scores.
+        if !travel.packed.are_all_distinct() {
+            own.of_row[at..at + LANES].fill(0);
+            own.of_tile[tile_idx] = 0;
+            return;
+        }
+        let error = travel.packed.distance_error(row_norm);
+        let per_unit = (1.0 / travel.unit) as f32;
+        let (slop, rounding) = (error.of_square, error.of_root * per_unit + UNIT_ROUNDING);
+        // In steps that vectorise, each for all lanes.
+        let mut gaps = [0f32; LANES];
+        for lane in 0..LANES {
+            let near = scores.squares[lane] + 2.0 * scores.best[lane] + slop;
+            let far = scores.squares[lane] + 2.0 * scores.second[lane] - slop;
+            gaps[lane] = far.max(0.0).sqrt() - near.max(0.0).sqrt();
+        }
+        let shrunk_exact = labels.map(|label| travel.shrunk_exact[usize::from(label)]);
+        let shrunk_units = labels.map(|label| travel.shrunk_units[usize::from(label)]);
+        let mut bounds = [u16::MAX; LANES];
+        let mut left = [u16::MAX; LANES];
+        for lane in 0..LANES {
+            let units = shrunk_exact[lane] + gaps[lane].max(0.0) * per_unit - rounding;
+            // In range, so that the conversion is one instruction; it rounds down.
+            bounds[lane] = units.clamp(0.0, 65_535.0) as i32 as u16;
+            left[lane] = bounds[lane].saturating_sub(shrunk_units[lane]);
+        }
+        own.of_row[at..at + LANES].fill(u16::MAX);
+        own.of_row[at..][..n_rows].copy_from_slice(&bounds[..n_rows]);
+        let least = left[..n_rows].iter().copied().fold(u16::MAX, u16::min);
+        own.of_tile[tile_idx] = match least {
+            0 => 0,
+            least => (travel.most_units() as u16).saturating_add(least),
+        };
+    }
+
+    /// The labels of a tile's rows; 0 beyond `n_rows`.
+    ///
+    /// # Safety
+    /// As for [`Lanes`].
+    #[inline(always)]
+    pub(super) unsafe fn note_labels<L: Lanes>(
+        &mut self,
+        tile_idx: usize,
+        n_rows: usize,
+        columns: &[[f32; LANES]],
+        labels: &[u16; LANES],
+        rows: &mut Rows,
+    ) {
+        let known = &mut self.memory.labels[tile_idx * LANES..][..LANES];
+        if !self.knows_labels {
+            self.n_moved += n_rows as u64;
+            known.copy_from_slice(labels);
+            // SAFETY: passed on to the caller.
+            return unsafe { add_rows::<L>(columns, &labels[..n_rows], rows, &mut self.partial) };
+        }
+        if known == labels {
+            return;
+        }
+        for lane in 0..n_rows {
+            let (from, to) = (known[lane], labels[lane]);
+            if from != to {
+                self.n_moved += 1;
+                move_row(columns, lane, from, to, &mut self.partial);
+            }
+        }
+        known.copy_from_slice(labels);
+    }
+
+    /// The answer, after all tiles.
+    pub(super) fn finish(self, n_rechecked: u64) -> (Partial, Effort) {
+        let bounds = &mut self.memory.bounds;
+        bounds.of_block = bounds.of_tile.iter().copied().min().unwrap_or(u16::MAX);
+        self.memory.partial = Some(self.partial.clone());
+        let partial = Partial {
+            n_moved: Some(self.n_moved),
+            n_rechecked,
+            ..self.partial
+        };
+        (partial, self.effort)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::CpuBackend;
+    use crate::{Backend, lloyd};
+
+    /// Passes of a small fit, plain and remembering; `spoil` may change what the second ones go by.
+    fn n_wrong_passes(spoil: impl Fn(&mut Travel)) -> usize {
+        let mut state = 1u64;
+        let mut next = |n: i32| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            ((state >> 33) % n as u64) as i32
+        };
+        let values: Vec<i32> = (0..4_000 * 5)
+            .map(|_| next(2_000_000) - 1_000_000)
+            .collect();
+        let block = Block::from_rows(0, 5, &values, (0..4_000).collect()).unwrap();
+        let backend = CpuBackend::new();
+        let mut travel = backend.travel(Centroids::new(5, values[..7 * 5].to_vec()));
+        let mut memory = BlockMemory::default();
+        let mut n_wrong = 0;
+        for _ in 0..30 {
+            let centroids = travel.centroids().clone();
+            let plain = backend
+                .pass(&block, std::slice::from_ref(&centroids), None)
+                .unwrap();
+            let (partial, _) = backend
+                .pass_remembering(&block, &mut [(&travel, &mut memory)])
+                .remove(0);
+            n_wrong += usize::from(partial.sums != plain[0].sums);
+            travel.advance(&lloyd::update(&plain[0], &centroids).0, true);
+            spoil(&mut travel);
+        }
+        n_wrong
+    }
+
+    #[test]
+    fn a_travel_that_is_counted_too_short_is_noticed() {
+        assert_eq!(n_wrong_passes(|_| ()), 0);
+        let by_a_third = |travel: &mut Travel| {
+            travel.shrunk.iter_mut().for_each(|shrunk| *shrunk *= 0.66);
+            travel.count_units();
+        };
+        assert!(
+            n_wrong_passes(by_a_third) > 0,
+            "the comparison must be able to fail"
+        );
+        let own_only = |travel: &mut Travel| {
+            travel.shrunk.iter_mut().for_each(|shrunk| *shrunk = 0.0);
+            travel.most_shrunk = 0.0;
+            travel.count_units();
+        };
+        assert!(n_wrong_passes(own_only) > 0);
+    }
+
+    #[test]
+    fn an_epoch_ends_before_its_numbers_do() {
+        let backend = CpuBackend::new();
+        let mut travel = backend.travel(Centroids::new(1, vec![0, 100]));
+        let epoch = travel.epoch;
+        let mut n_epochs = 0;
+        let mut last = epoch;
+        for pass in 1..2_000 {
+            travel.advance(
+                &Centroids::new(1, vec![pass % 2 * 3, 100 + pass % 2 * 3]),
+                true,
+            );
+            assert!(travel.most_units() <= LAST_UNIT);
+            n_epochs += usize::from(travel.epoch != last);
+            last = travel.epoch;
+        }
+        assert!(n_epochs > 2, "{n_epochs}");
+    }
+}

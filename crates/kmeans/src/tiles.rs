@@ -1,0 +1,100 @@
+//! Memory for tiles: in cache lines, and in large pages where the system gives them.
+
+use std::ops::{Deref, DerefMut};
+
+use crate::LANES;
+
+/// From this size on, memory comes from the system in pages of its own, so that it may ask for large ones: a table of 4 KiB pages costs
+/// a fast kernel more time than the rows.
+const OWN_PAGES_BYTES: usize = 1 << 20;
+
+/// One feature of the rows of a tile: a cache line, and no load of it crosses one.
+#[derive(Debug, Clone, Copy, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+struct Column([f32; LANES]);
+
+/// A zeroed array of `f32`, a multiple of [`LANES`] long, that begins at a cache line.
+pub struct Tiles(Memory);
+
+enum Memory {
+    Heap(Vec<Column>),
+    Pages(memmap2::MmapMut),
+}
+
+impl Tiles {
+    /// `n_columns` columns of [`LANES`] zeros.
+    pub fn zeroed(n_columns: usize) -> Self {
+        let n_bytes = n_columns * size_of::<Column>();
+        if n_bytes >= OWN_PAGES_BYTES
+            && let Ok(pages) = memmap2::MmapMut::map_anon(n_bytes)
+        {
+            // Small pages are slower, not wrong.
+            #[cfg(target_os = "linux")]
+            let _ = pages.advise(memmap2::Advice::HugePage);
+            return Self(Memory::Pages(pages));
+        }
+        Self(Memory::Heap(vec![Column([0.0; LANES]); n_columns]))
+    }
+}
+
+impl Deref for Tiles {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        match &self.0 {
+            Memory::Heap(columns) => bytemuck::cast_slice(columns),
+            Memory::Pages(pages) => bytemuck::cast_slice(pages),
+        }
+    }
+}
+
+impl DerefMut for Tiles {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        match &mut self.0 {
+            Memory::Heap(columns) => bytemuck::cast_slice_mut(columns),
+            Memory::Pages(pages) => bytemuck::cast_slice_mut(pages),
+        }
+    }
+}
+
+impl Clone for Tiles {
+    fn clone(&self) -> Self {
+        let mut copy = Self::zeroed(self.len() / LANES);
+        copy.copy_from_slice(self);
+        copy
+    }
+}
+
+impl PartialEq for Tiles {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl std::fmt::Debug for Tiles {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_zeroed_aligned_and_its_own_whatever_its_size() {
+        for n_columns in [0, 1, 100, OWN_PAGES_BYTES / 64, 70_000] {
+            let mut tiles = Tiles::zeroed(n_columns);
+            assert_eq!(tiles.len(), n_columns * LANES);
+            assert!(tiles.iter().all(|value| *value == 0.0));
+            assert_eq!(tiles.as_ptr().addr() % 64, 0);
+            let copy = tiles.clone();
+            if let Some(last) = tiles.last_mut() {
+                *last = 3.0;
+                assert_ne!(copy, tiles);
+            }
+            tiles.fill(0.0);
+            assert_eq!(copy, tiles);
+        }
+    }
+}

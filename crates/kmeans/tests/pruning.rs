@@ -1,0 +1,261 @@
+//! A pass that remembers gives what a pass over everything gives, whatever the centroids do, however little it reads.
+
+use clientele_kmeans::cpu::{BlockMemory, CpuBackend, Effort, Kernel};
+use clientele_kmeans::{Backend, Block, Centroids, GRID_LIMIT, Partial, lloyd, reference};
+use proptest::prelude::*;
+
+const EDGE: i32 = GRID_LIMIT - 1;
+
+/// How the centroids get from pass to pass.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    /// As a fit moves them.
+    Lloyd,
+    /// All a little, so that bounds run out slowly.
+    Creep,
+    /// One far, as a relocation does.
+    Jump,
+    /// Onto each other.
+    Merge,
+    /// Not at all.
+    Stay,
+}
+
+#[derive(Debug, Clone)]
+struct Case {
+    n_features: usize,
+    rows: Vec<Vec<i32>>,
+    centroids: Vec<Vec<i32>>,
+    ways: Vec<(Way, bool, bool)>,
+    seed: u64,
+}
+
+fn cases() -> impl Strategy<Value = Case> {
+    let way = prop_oneof![
+        4 => Just(Way::Lloyd),
+        3 => Just(Way::Creep),
+        1 => Just(Way::Jump),
+        1 => Just(Way::Merge),
+        1 => Just(Way::Stay),
+    ];
+    // The way, whether bounds are kept, whether rows are put into another order first.
+    let ways = prop::collection::vec(
+        (way, prop::bool::weighted(0.8), prop::bool::weighted(0.3)),
+        1..12,
+    );
+    (
+        1..=20usize,
+        0..200usize,
+        1..=12usize,
+        0..5u8,
+        any::<u64>(),
+        ways,
+    )
+        .prop_map(|(n_features, n_rows, n_clusters, kind, seed, ways)| {
+            let mut next = numbers(seed);
+            let mut row = || -> Vec<i32> {
+                let along = next(9) - 4;
+                let mut value = || match kind {
+                    0 => next(4),
+                    1 => along * 1_000 + next(2),
+                    2 => [-EDGE, EDGE, 0, 1][next(4) as usize],
+                    3 => (next(3) - 1) * 1_000_000 + next(200_000),
+                    _ => 7,
+                };
+                (0..n_features).map(|_| value()).collect()
+            };
+            Case {
+                n_features,
+                rows: (0..n_rows).map(|_| row()).collect(),
+                centroids: (0..n_clusters).map(|_| row()).collect(),
+                ways,
+                seed,
+            }
+        })
+}
+
+fn numbers(seed: u64) -> impl FnMut(i32) -> i32 {
+    let mut state = seed;
+    move |n| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        ((state >> 33) % n as u64) as i32
+    }
+}
+
+impl Case {
+    fn moved(
+        &self,
+        way: Way,
+        centroids: &Centroids,
+        partial: &Partial,
+        next: &mut impl FnMut(i32) -> i32,
+    ) -> Centroids {
+        let mut values = centroids.values().to_vec();
+        let d = self.n_features;
+        let k = centroids.n_clusters();
+        match way {
+            Way::Lloyd => return lloyd::update(partial, centroids).0,
+            Way::Creep => values
+                .iter_mut()
+                .for_each(|v| *v = (*v + next(3) - 1).clamp(-EDGE, EDGE)),
+            Way::Jump => {
+                let at = next(k as i32) as usize * d;
+                values[at..at + d]
+                    .iter_mut()
+                    .for_each(|v| *v = next(2 * EDGE) - EDGE);
+            }
+            Way::Merge => {
+                let (from, to) = (next(k as i32) as usize * d, next(k as i32) as usize * d);
+                values.copy_within(from..from + d, to);
+            }
+            Way::Stay => {}
+        }
+        Centroids::new(d, values)
+    }
+}
+
+fn backends() -> Vec<CpuBackend> {
+    Kernel::available()
+        .into_iter()
+        .filter_map(CpuBackend::with_kernel)
+        .collect()
+}
+
+/// Rows of one block by what the passes remember; `order` maps them back.
+fn block_in(order: &[u16], case: &Case) -> Block {
+    let values: Vec<i32> = order
+        .iter()
+        .flat_map(|&row| case.rows[usize::from(row)].clone())
+        .collect();
+    Block::from_rows(
+        0,
+        case.n_features,
+        &values,
+        order.iter().map(|&row| row.into()).collect(),
+    )
+    .unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_left_out_changes_nothing(case in cases()) {
+        for backend in backends() {
+            let mut next = numbers(case.seed);
+            let mut order: Vec<u16> = (0..case.rows.len() as u16).collect();
+            let mut block = block_in(&order, &case);
+            let mut centroids = Centroids::new(case.n_features, case.centroids.concat());
+            let mut travel = backend.travel(centroids.clone());
+            let mut memory = BlockMemory::default();
+            let mut old: Option<Vec<usize>> = None;
+            for &(way, keeps_bounds, reorders) in &case.ways {
+                travel.advance(&centroids, keeps_bounds);
+                if reorders && let Some(by_bound) = memory.order_by_bound(&travel, case.rows.len()) {
+                    memory.reorder(&by_bound);
+                    order = by_bound.iter().map(|&row| order[usize::from(row)]).collect();
+                    block = block_in(&order, &case);
+                }
+                let unread = memory.answer_unread(&travel);
+                let (partial, effort) =
+                    backend.pass_remembering(&block, &mut [(&travel, &mut memory)]).remove(0);
+                prop_assert!(effort.n_tiles_read <= effort.n_tiles);
+                if let Some(unread) = unread {
+                    prop_assert_eq!(&unread, &partial);
+                    prop_assert!(effort.n_tiles_read == 0 || !keeps_bounds);
+                }
+                let rows: Vec<Vec<i32>> = centroids.rows().map(<[i32]>::to_vec).collect();
+                let labels = reference::labels(&case.rows, &rows);
+                let (counts, sums) = reference::partial(&case.rows, &labels, rows.len(), case.n_features);
+                prop_assert!(partial.counts.iter().eq(counts.iter().map(|&c| c as u64).collect::<Vec<_>>().iter()));
+                prop_assert_eq!(&partial.sums, &sums.concat());
+                let kept = memory.labels(case.rows.len()).unwrap();
+                for (&row, &label) in order.iter().zip(kept) {
+                    prop_assert_eq!(usize::from(label), labels[usize::from(row)]);
+                }
+                let n_moved = match &old {
+                    None => labels.len(),
+                    Some(old) => old.iter().zip(&labels).filter(|(a, b)| a != b).count(),
+                };
+                prop_assert_eq!(partial.n_moved, Some(n_moved as u64));
+                old = Some(labels);
+                centroids = case.moved(way, &centroids, &partial, &mut next);
+            }
+        }
+    }
+}
+
+#[test]
+fn candidates_remember_side_by_side_and_alone_alike() {
+    let mut next = numbers(3);
+    let values: Vec<i32> = (0..40_000 * 9).map(|_| next(1_000_000) - 500_000).collect();
+    let block = Block::from_rows(0, 9, &values, (0..40_000).collect()).unwrap();
+    for backend in backends() {
+        let starts: Vec<Centroids> = [2, 3, 17]
+            .map(|k| Centroids::new(9, values[..9 * k].to_vec()))
+            .into();
+        let mut travels: Vec<_> = starts.iter().map(|c| backend.travel(c.clone())).collect();
+        let mut together = vec![BlockMemory::default(); 3];
+        for pass in 0..6 {
+            let mut asked: Vec<_> = travels.iter().zip(&mut together).collect();
+            let answers = backend.pass_remembering(&block, &mut asked);
+            for (travel, (partial, _)) in travels.iter_mut().zip(answers) {
+                let centroids = travel.centroids().clone();
+                let plain = backend
+                    .pass(&block, std::slice::from_ref(&centroids), None)
+                    .unwrap()
+                    .remove(0);
+                assert_eq!(
+                    (&partial.counts, &partial.sums),
+                    (&plain.counts, &plain.sums),
+                    "pass {pass}"
+                );
+                travel.advance(&lloyd::update(&partial, &centroids).0, true);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_fit_that_settles_reads_less_and_less() {
+    let mut next = numbers(5);
+    let centre = |next: &mut dyn FnMut(i32) -> i32| -> Vec<i32> {
+        (0..6).map(|_| next(3_000_000) - 1_500_000).collect()
+    };
+    let centres: Vec<Vec<i32>> = (0..5).map(|_| centre(&mut next)).collect();
+    let values: Vec<i32> = (0..60_000usize)
+        .flat_map(|row| {
+            let noise: Vec<i32> = (0..6).map(|_| next(2_600_000) - 1_300_000).collect();
+            centres[row % 5]
+                .iter()
+                .zip(noise)
+                .map(|(c, n)| c + n)
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    let block = Block::from_rows(0, 6, &values, (0..60_000).collect()).unwrap();
+    let backend = CpuBackend::new();
+    let mut travel = backend.travel(Centroids::new(6, values[..5 * 6].to_vec()));
+    let mut memory = BlockMemory::default();
+    let mut efforts: Vec<Effort> = Vec::new();
+    loop {
+        let (partial, effort) = backend
+            .pass_remembering(&block, &mut [(&travel, &mut memory)])
+            .remove(0);
+        efforts.push(effort);
+        let (centroids, shift) = lloyd::update(&partial, travel.centroids());
+        travel.advance(&centroids, true);
+        if shift == 0 {
+            break;
+        }
+    }
+    let last = efforts.last().unwrap();
+    assert!(
+        efforts.len() > 5 && last.n_tiles_read * 4 < last.n_tiles,
+        "{efforts:?}"
+    );
+    assert!(last.n_unsafe_rows * 20 < 60_000, "{last:?}");
+    assert!(memory.answer_unread(&travel).is_some() || last.n_tiles_read > 0);
+}
