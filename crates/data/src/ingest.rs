@@ -1,6 +1,6 @@
 //! Raw blocks to rows on the grid, in one pass, straight into the layout that kernels read.
 
-use clientele_kmeans::{Block, LANES};
+use clientele_kmeans::{Block, LANES, Tiles};
 
 use crate::DataError;
 use crate::ids::row_key;
@@ -146,7 +146,7 @@ pub fn ingest(
 ) -> Result<GridBlock, DataError> {
     let n_features = transform.n_features();
     assert_eq!(raw.columns.len(), n_features, "a block with all features");
-    let mut tiles = vec![0.0_f32; raw.n_rows.div_ceil(LANES) * LANES * n_features];
+    let mut tiles = Tiles::zeroed(raw.n_rows.div_ceil(LANES) * n_features);
     // Of a block whose rows were all dropped there is nothing to place.
     let features = transform.features().iter().take(match raw.n_rows {
         0 => 0,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use clientele_kmeans::{Block, LANES};
+use clientele_kmeans::{Block, LANES, Tiles};
 
 use crate::DataError;
 use crate::ingest::GridBlock;
@@ -266,7 +266,7 @@ impl Spilled {
             hasher: blake3::Hasher::new(),
         };
         let unreadable = |error| DataError::io("read spilled rows from", spill_dir, error);
-        let mut tiles = vec![0.0; self.n_rows.div_ceil(LANES) * LANES * self.n_features];
+        let mut tiles = Tiles::zeroed(self.n_rows.div_ceil(LANES) * self.n_features);
         let mut chunk = vec![0; CHUNK_LANES * LANE_BYTES];
         for lanes in tiles.chunks_mut(CHUNK_LANES * LANES) {
             let bytes = &mut chunk[..lanes.len() / LANES * LANE_BYTES];

@@ -1,11 +1,17 @@
 //! Rows on the grid, in the layout that kernels read.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use crate::{BLOCK_ROWS, GRID_LIMIT, LANES, MAX_FEATURES, Tiles};
 
 /// Up to [`BLOCK_ROWS`] rows on the grid: rectangular and in range by construction.
 ///
 /// Rows lie in tiles of [`LANES`] rows: value `f` of row `r` is at `(r / LANES * n_features + f) * LANES + r % LANES`. The last
 /// tile is filled up with zeros. The same bytes go to the CPU kernels and to the GPU.
+///
+/// A block may hold its rows in another order than they were given in ([`Block::reorder`]); whatever is asked of all rows has the
+/// same answer in any order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Block {
     id: u64,
@@ -14,7 +20,29 @@ pub struct Block {
     tiles: Tiles,
     keys: Vec<u64>,
     tile_norms: Vec<f32>,
+    order: Option<Arc<RowOrder>>,
 }
+
+/// Where rows came from.
+#[derive(Debug)]
+struct RowOrder {
+    /// Of this order, among all of this process; never 0.
+    id: u64,
+    /// [n_rows] the place that each row was given in.
+    given: Vec<u16>,
+}
+
+impl PartialEq for RowOrder {
+    fn eq(&self, other: &Self) -> bool {
+        self.given == other.given
+    }
+}
+
+/// Numbers orders.
+static ORDERS: AtomicU64 = AtomicU64::new(1);
+
+/// Rows that change places with each other only: few enough for the second-level cache, enough to find like with like.
+pub(crate) const SEGMENT_ROWS: usize = 4_096;
 
 /// Why numbers are not a block.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -101,7 +129,84 @@ impl Block {
             tiles,
             keys,
             tile_norms,
+            order: None,
         })
+    }
+
+    /// Puts the rows into another order: row i is what was row `order[i]`.
+    ///
+    /// # Panics
+    /// When `order` is not n_rows long or takes a row out of its segment of [`SEGMENT_ROWS`] rows.
+    pub fn reorder(&mut self, order: &[u16]) {
+        let given = order.iter().map(|&row| match &self.order {
+            Some(own) => own.given[usize::from(row)],
+            None => row,
+        });
+        let new_order = RowOrder {
+            id: ORDERS.fetch_add(1, Ordering::Relaxed),
+            given: given.collect(),
+        };
+        self.permute(order);
+        self.order = Some(Arc::new(new_order));
+    }
+
+    /// Puts the rows back into the order they were given in.
+    pub fn restore_order(&mut self) {
+        if let Some(own) = self.order.take() {
+            let mut back = vec![0; self.n_rows];
+            for (row, &given) in (0..=u16::MAX).zip(&own.given) {
+                back[usize::from(given)] = row;
+            }
+            self.permute(&back);
+        }
+    }
+
+    /// Names the order of the rows: 0 as they were given, another number for each [`Block::reorder`] of this process.
+    pub fn order_id(&self) -> u64 {
+        self.order.as_ref().map_or(0, |order| order.id)
+    }
+
+    fn permute(&mut self, order: &[u16]) {
+        assert_eq!(order.len(), self.n_rows, "a place for each row");
+        let n_features = self.n_features;
+        let tile_len = n_features * LANES;
+        // A segment is first laid out feature by feature: then its tiles are read in one go, and values are picked from few lines.
+        let mut features = vec![0.0; n_features * SEGMENT_ROWS];
+        for (segment_idx, order) in order.chunks(SEGMENT_ROWS).enumerate() {
+            let first_row = segment_idx * SEGMENT_ROWS;
+            let is_here = |row: &u16| usize::from(*row) / SEGMENT_ROWS == segment_idx;
+            assert!(order.iter().all(is_here), "rows stay in their segment");
+            let n_tiles = order.len().div_ceil(LANES);
+            let tiles = &mut self.tiles[first_row / LANES * tile_len..][..n_tiles * tile_len];
+            for (tile_idx, tile) in tiles.chunks_exact(tile_len).enumerate() {
+                for (column, feature) in tile
+                    .chunks_exact(LANES)
+                    .zip(features.chunks_exact_mut(SEGMENT_ROWS))
+                {
+                    feature[tile_idx * LANES..][..LANES].copy_from_slice(column);
+                }
+            }
+            // Masked, an index needs no check: a segment is a power of two of rows.
+            let within: Vec<u16> = order.iter().map(|row| row % SEGMENT_ROWS as u16).collect();
+            for (feature_idx, feature) in features.as_chunks::<SEGMENT_ROWS>().0.iter().enumerate()
+            {
+                for (tile, within) in tiles.chunks_exact_mut(tile_len).zip(within.chunks(LANES)) {
+                    let column = &mut tile[feature_idx * LANES..][..LANES];
+                    for (value, row) in column.iter_mut().zip(within) {
+                        *value = feature[usize::from(*row) % SEGMENT_ROWS];
+                    }
+                }
+            }
+            let norms = &mut self.tile_norms[first_row / LANES..][..n_tiles];
+            for (norm, tile) in norms.iter_mut().zip(tiles.chunks_exact(tile_len)) {
+                // On the grid they are: they were before.
+                *norm = norm_of_grid_tile(tile).unwrap_or(f32::INFINITY);
+            }
+        }
+        self.keys = order
+            .iter()
+            .map(|&row| self.keys[usize::from(row)])
+            .collect();
     }
 
     /// Names the block within its run.
@@ -225,6 +330,36 @@ mod tests {
             assert_eq!(row, expected);
         }
         assert_eq!(block.tiles().len(), 48 * 3);
+    }
+
+    #[test]
+    fn rows_may_change_places_and_come_back() {
+        for (n_rows, n_features) in [(1, 3), (5_000, 2), (4_096, 1), (9_001, 5)] {
+            let values: Vec<i32> = (0..n_rows * n_features)
+                .map(|v| v as i32 * 37 % 4_001 - 2_000)
+                .collect();
+            let given =
+                Block::from_rows(9, n_features, &values, (0..n_rows as u64).collect()).unwrap();
+            let mut order: Vec<u16> = (0..n_rows as u16).collect();
+            order.chunks_mut(SEGMENT_ROWS).for_each(<[u16]>::reverse);
+            let mut block = given.clone();
+            assert_eq!(block.order_id(), 0);
+            block.reorder(&order);
+            let first_id = block.order_id();
+            let (mut row, mut expected) = (vec![0; n_features], vec![0; n_features]);
+            for (row_idx, &from) in order.iter().enumerate() {
+                block.read_row(row_idx, &mut row);
+                given.read_row(from.into(), &mut expected);
+                assert_eq!((&row, block.keys()[row_idx]), (&expected, u64::from(from)));
+            }
+            order
+                .chunks_mut(SEGMENT_ROWS)
+                .for_each(|rows| rows.rotate_left(1));
+            block.reorder(&order);
+            assert!(![0, first_id].contains(&block.order_id()));
+            block.restore_order();
+            assert_eq!((block.order_id(), &block), (0, &given));
+        }
     }
 
     #[test]

@@ -85,6 +85,11 @@ fn numbers(seed: u64) -> impl FnMut(i32) -> i32 {
 }
 
 impl Case {
+    fn block(&self) -> Block {
+        let keys = (0..self.rows.len() as u64).collect();
+        Block::from_rows(0, self.n_features, &self.rows.concat(), keys).unwrap()
+    }
+
     fn moved(
         &self,
         way: Way,
@@ -123,21 +128,6 @@ fn backends() -> Vec<CpuBackend> {
         .collect()
 }
 
-/// Rows of one block by what the passes remember; `order` maps them back.
-fn block_in(order: &[u16], case: &Case) -> Block {
-    let values: Vec<i32> = order
-        .iter()
-        .flat_map(|&row| case.rows[usize::from(row)].clone())
-        .collect();
-    Block::from_rows(
-        0,
-        case.n_features,
-        &values,
-        order.iter().map(|&row| row.into()).collect(),
-    )
-    .unwrap()
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -145,18 +135,19 @@ proptest! {
     fn what_is_left_out_changes_nothing(case in cases()) {
         for backend in backends() {
             let mut next = numbers(case.seed);
-            let mut order: Vec<u16> = (0..case.rows.len() as u16).collect();
-            let mut block = block_in(&order, &case);
+            let as_given = case.block();
+            let mut block = as_given.clone();
             let mut centroids = Centroids::new(case.n_features, case.centroids.concat());
             let mut travel = backend.travel(centroids.clone());
             let mut memory = BlockMemory::default();
             let mut old: Option<Vec<usize>> = None;
             for &(way, keeps_bounds, reorders) in &case.ways {
                 travel.advance(&centroids, keeps_bounds);
-                if reorders && let Some(by_bound) = memory.order_by_bound(&travel, case.rows.len()) {
-                    memory.reorder(&by_bound);
-                    order = by_bound.iter().map(|&row| order[usize::from(row)]).collect();
-                    block = block_in(&order, &case);
+                if reorders {
+                    memory.reorder(&mut block, &travel);
+                    let mut restored = block.clone();
+                    restored.restore_order();
+                    prop_assert_eq!(restored.tiles(), as_given.tiles());
                 }
                 let unread = memory.answer_unread(&travel);
                 let (partial, effort) =
@@ -172,8 +163,9 @@ proptest! {
                 prop_assert!(partial.counts.iter().eq(counts.iter().map(|&c| c as u64).collect::<Vec<_>>().iter()));
                 prop_assert_eq!(&partial.sums, &sums.concat());
                 let kept = memory.labels(case.rows.len()).unwrap();
-                for (&row, &label) in order.iter().zip(kept) {
-                    prop_assert_eq!(usize::from(label), labels[usize::from(row)]);
+                // The keys are the places that rows were given in.
+                for (&row, &label) in block.keys().iter().zip(kept) {
+                    prop_assert_eq!(usize::from(label), labels[row as usize]);
                 }
                 let n_moved = match &old {
                     None => labels.len(),
@@ -216,6 +208,50 @@ fn candidates_remember_side_by_side_and_alone_alike() {
             }
         }
     }
+}
+
+#[test]
+fn memory_of_rows_in_another_order_or_of_a_later_pass_is_not_used() {
+    let mut next = numbers(9);
+    let values: Vec<i32> = (0..5_000 * 4).map(|_| next(1_000_000) - 500_000).collect();
+    let block = Block::from_rows(0, 4, &values, (0..5_000).collect()).unwrap();
+    let backend = CpuBackend::new();
+    let sums = |centroids: &Centroids| {
+        backend
+            .pass(&block, std::slice::from_ref(centroids), None)
+            .unwrap()
+            .remove(0)
+            .sums
+    };
+    let first = Centroids::new(4, values[..6 * 4].to_vec());
+    let mut travel = backend.travel(first.clone());
+    let mut memory = BlockMemory::default();
+    travel.advance(&first, true);
+    backend.pass_remembering(&block, &mut [(&travel, &mut memory)]);
+    let earlier = travel.clone();
+    for _ in 0..3 {
+        let to: Vec<i32> = travel
+            .centroids()
+            .values()
+            .iter()
+            .map(|v| v + next(90_000) - 45_000)
+            .collect();
+        travel.advance(&Centroids::new(4, to), true);
+        backend.pass_remembering(&block, &mut [(&travel, &mut memory)]);
+    }
+    // A pass that comes late asks about where the centroids were.
+    let (late, _) = backend
+        .pass_remembering(&block, &mut [(&earlier, &mut memory.clone())])
+        .remove(0);
+    assert_eq!(late.sums, sums(&first));
+    let mut reordered = block.clone();
+    memory.clone().reorder(&mut reordered, &travel);
+    assert_ne!(reordered.order_id(), 0);
+    let (partial, effort) = backend
+        .pass_remembering(&reordered, &mut [(&travel, &mut memory)])
+        .remove(0);
+    assert_eq!(partial.sums, sums(travel.centroids()));
+    assert_eq!(effort.n_tiles_read, effort.n_tiles);
 }
 
 #[test]

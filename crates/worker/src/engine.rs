@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use clientele_gpu::{Fault, GpuBackend, OpenError, OpenOptions};
 use clientele_kmeans::cpu::{CpuBackend, Kernel};
-use clientele_kmeans::{Backend, BackendError, Block, BlockLabels, Centroids, Partial};
+use clientele_kmeans::{Backend, BackendError, Block, Centroids, Partial};
 use clientele_protocol::RowsBy;
 
 /// What may compute passes.
@@ -30,6 +30,8 @@ pub struct EngineOptions {
     pub adapter: Option<String>,
     /// Only this CPU kernel instead of the best one; for tests and measurements.
     pub kernel: Option<Kernel>,
+    /// The CPU looks at every row in every pass, also at those that cannot have changed; for measurements.
+    pub reads_everything: bool,
     /// A fault to inject into the GPU; for tests.
     pub fault: Option<Fault>,
 }
@@ -101,26 +103,21 @@ impl Engine {
     }
 
     /// One partial a candidate over all rows of `block`.
-    pub fn pass(
-        &self,
-        block: &Block,
-        candidates: &[Centroids],
-        mut labels: Option<&mut BlockLabels>,
-    ) -> Vec<Partial> {
+    pub fn pass(&self, block: &Block, candidates: &[Centroids]) -> Vec<Partial> {
         if let Some(gpu) = &self.gpu
             && !self.gpu_lost.load(Ordering::Relaxed)
         {
-            match gpu.pass(block, candidates, labels.as_deref_mut()) {
+            match gpu.pass(block, candidates, None) {
                 Ok(partials) => {
-                    self.note(gpu.name(), block);
+                    self.note(gpu.name(), block.n_rows() as u64);
                     return partials;
                 }
                 Err(error) => self.give_up(&error),
             }
         }
-        self.note(self.cpu.name(), block);
+        self.note_cpu(block.n_rows() as u64);
         self.cpu
-            .pass(block, candidates, labels)
+            .pass(block, candidates, None)
             .expect("the CPU neither gets lost nor runs out of device memory")
     }
 
@@ -153,12 +150,17 @@ impl Engine {
         }
     }
 
-    fn note(&self, backend: String, block: &Block) {
+    /// The CPU has answered for these rows.
+    pub fn note_cpu(&self, n_rows: u64) {
+        self.note(self.cpu.name(), n_rows);
+    }
+
+    fn note(&self, backend: String, n_rows: u64) {
         let mut ran = self
             .ran
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        *ran.entry(backend).or_default() += block.n_rows() as u64;
+        *ran.entry(backend).or_default() += n_rows;
     }
 }
 

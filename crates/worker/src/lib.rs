@@ -6,7 +6,8 @@
 mod assignments;
 mod engine;
 mod in_process;
-mod labels;
+mod memory;
+mod passes;
 pub mod remote;
 mod rows;
 mod stages;
@@ -23,11 +24,11 @@ pub use engine::{BackendChoice, EngineOptions};
 use engine::Engine;
 pub use in_process::InProcess;
 
-use labels::LabelCache;
+use memory::PassMemory;
 use rows::{Residents, Rows};
 
-/// The part of the memory for rows that old labels may take.
-const LABEL_SHARE: u64 = 8;
+/// The part of the memory for rows that what passes remember may take.
+const PASS_MEMORY_SHARE: u64 = 8;
 
 /// What a worker may use.
 #[derive(Debug, Clone)]
@@ -61,6 +62,7 @@ pub struct Resources {
     engine: Engine,
     pool: rayon::ThreadPool,
     n_threads: usize,
+    prunes: bool,
     /// What blocks, labels and working memory may take.
     memory_bytes: u64,
     rows: Residents,
@@ -82,6 +84,7 @@ impl Resources {
             engine: Engine::open(&options.engine)?,
             pool,
             n_threads,
+            prunes: !options.engine.reads_everything,
             memory_bytes: options.memory_bytes,
             rows: Residents::new(options.memory_bytes),
         }))
@@ -109,7 +112,7 @@ pub struct Worker {
     resources: Arc<Resources>,
     /// The rows on the grid, once there is a transform.
     rows: Mutex<Option<Arc<Rows>>>,
-    labels: LabelCache,
+    memory: PassMemory,
 }
 
 impl Worker {
@@ -119,8 +122,7 @@ impl Worker {
         let for_rows = resources.rows.admit(n_features, resources.n_threads);
         Self {
             job,
-            // Old labels only tell people how many rows moved, so they take what is cheap to give.
-            labels: LabelCache::new(for_rows / LABEL_SHARE),
+            memory: PassMemory::new(for_rows / PASS_MEMORY_SHARE, resources.prunes),
             resources,
             rows: Mutex::new(None),
         }

@@ -9,7 +9,7 @@ use clientele_data::manifest::ShardId;
 use clientele_data::store::{BlockStore, Budget};
 use clientele_kmeans::BLOCK_ROWS;
 
-use crate::LABEL_SHARE;
+use crate::PASS_MEMORY_SHARE;
 
 /// Memory that a process needs before it holds its first block.
 const BASE_BYTES: u64 = 96 << 20;
@@ -88,7 +88,7 @@ impl Residents {
         let for_rows = self.memory_bytes.saturating_sub(working_bytes);
         let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
         budget.get_or_insert_with(|| {
-            let bytes = for_rows - for_rows / LABEL_SHARE;
+            let bytes = for_rows - for_rows / PASS_MEMORY_SHARE;
             Budget::new(usize::try_from(bytes).unwrap_or(usize::MAX))
         });
         for_rows

@@ -12,9 +12,9 @@ use clientele_data::transform::Transform;
 use clientele_kmeans::exact::{NearestTwo, nearest_two_in_block};
 use clientele_kmeans::relocate::FarthestRows;
 use clientele_kmeans::seeding::{Race, SeedRound, race_block};
-use clientele_kmeans::{Backend, Centroids, Partial};
+use clientele_kmeans::{Backend, Centroids};
 use clientele_protocol::{
-    Answer, CandidateId, FinalPartial, Job, MARGIN_BINS, PartId, RelocateRequest, Stage, TaskError,
+    Answer, FinalPartial, Job, MARGIN_BINS, PartId, RelocateRequest, Stage, TaskError,
 };
 use rayon::prelude::*;
 
@@ -23,10 +23,10 @@ use crate::assignments::{PartWriter, margin};
 use crate::rows::{Rows, RowsKey};
 
 /// Blocks to compute on.
-struct Blocks {
-    ids: Vec<BlockId>,
+pub(crate) struct Blocks {
+    pub(crate) ids: Vec<BlockId>,
     /// Where they are.
-    rows: Arc<Rows>,
+    pub(crate) rows: Arc<Rows>,
 }
 
 impl Worker {
@@ -64,7 +64,7 @@ impl Worker {
                 transform,
                 centroids,
             } => {
-                self.labels.clear();
+                self.memory.clear();
                 let rows = self.blocks(&shards, transform)?.rows;
                 Answer::Final(Box::new(self.finish(&shards, &rows, transform, centroids)?))
             }
@@ -247,45 +247,6 @@ impl Worker {
             count,
             |a, b| a.iter_mut().zip(b).for_each(|(a, b)| *a += b),
         )
-    }
-
-    fn pass(
-        &self,
-        blocks: &Blocks,
-        ids: &[CandidateId],
-        centroids: &[Centroids],
-    ) -> Result<Vec<Partial>, DataError> {
-        let n_rows: u64 = blocks
-            .ids
-            .iter()
-            .map(|id| self.job.manifest.blocks()[id.0 as usize].n_rows as u64)
-            .sum();
-        // Reading labels back from a GPU would cost more than knowing how many rows moved is worth.
-        let keeps_labels = !self.resources.engine.is_gpu() && self.labels.fits(n_rows, ids.len());
-        if !keeps_labels {
-            self.labels.clear();
-        }
-        let pass = |id, grid: &GridBlock| {
-            if !keeps_labels {
-                return self.resources.engine.pass(&grid.block, centroids, None);
-            }
-            let mut labels = self.labels.take(id, ids);
-            let partials = self
-                .resources
-                .engine
-                .pass(&grid.block, centroids, Some(&mut labels));
-            self.labels.put(id, ids, labels);
-            partials
-        };
-        let zero = || {
-            centroids
-                .iter()
-                .map(|c| Partial::zero(c.n_clusters(), c.n_features()))
-                .collect()
-        };
-        self.over_blocks(blocks, zero, pass, |a: &mut Vec<Partial>, b| {
-            a.iter_mut().zip(&b).for_each(|(a, b)| a.merge(b));
-        })
     }
 
     fn relocate(

@@ -12,8 +12,8 @@ use crate::{Block, LANES, Partial};
 
 /// Tiles that several assignments go over in turn are those that stay in the second-level cache meanwhile.
 const SEGMENT_BYTES: usize = 256 << 10;
-/// Tiles that are fetched ahead of those being scored. Further ahead they would push each other out of the first-level cache.
-const TILES_AHEAD: usize = 3;
+/// Tiles that are fetched ahead of those being scored, into the second-level cache; in the first they would push each other out.
+const TILES_AHEAD: usize = 9;
 
 /// One candidate's part in a sweep over a block.
 pub(super) struct Assignment<'a> {
@@ -102,7 +102,10 @@ unsafe fn label_group<L: Lanes, const TILES: usize>(
     assignment: &mut Assignment<'_>,
     rows: &mut Rows,
 ) {
-    let tiles = group.map(|tile_idx| block.tile(tile_idx));
+    let mut tiles = [&[][..]; TILES];
+    for (tile, tile_idx) in tiles.iter_mut().zip(group) {
+        *tile = block.tile(*tile_idx);
+    }
     // One tile after the other: processors foresee a run of lines, and not three at a time.
     // A run of tiles is fetched while this group is scored; scattered ones at once, since nothing else foresees them.
     let ahead = match ahead {
@@ -225,8 +228,12 @@ impl<L: Lanes, const TILES: usize> Best<L, TILES> {
                 }
             }
         }
-        // Through i32, for which every instruction set has a conversion.
-        (idxs.map(|idx| idx as i32 as u16), uncertain)
+        // Through i32, for which every instruction set has a conversion. A loop: closures are not compiled for the instruction set.
+        let mut labels = [0; LANES];
+        for (label, idx) in labels.iter_mut().zip(idxs) {
+            *label = idx as i32 as u16;
+        }
+        (labels, uncertain)
     }
 
     /// The scores of a tile, and the squared norms of its rows.
@@ -254,14 +261,14 @@ impl<L: Lanes, const TILES: usize> Best<L, TILES> {
                 let x = L::load(column);
                 negated[0] = negated[0].minus_product(x, x);
             }
-            let mut sums = [[0f32; LANES]; 4];
-            for (negated, sum) in negated.into_iter().zip(&mut sums) {
-                negated.store(sum);
-            }
-            for lane in 0..LANES {
-                scores.squares[lane] =
-                    -((sums[0][lane] + sums[1][lane]) + (sums[2][lane] + sums[3][lane]));
-            }
+            let minus_one = L::splat(-1.0);
+            let [a, b, c, d] = negated;
+            let sum = a
+                .minus_product(b, minus_one)
+                .minus_product(c.minus_product(d, minus_one), minus_one);
+            L::splat(0.0)
+                .minus_product(sum, L::splat(1.0))
+                .store(&mut scores.squares);
         }
         scores
     }
@@ -311,7 +318,11 @@ unsafe fn score_panel<L: Lanes, const TILES: usize, const WIDTH: usize>(
     best: &mut Best<L, TILES>,
 ) {
     let n_features = tiles[0].len();
-    let tiles = tiles.map(|tile| &tile[..n_features]);
+    let mut same_length = *tiles;
+    for tile in &mut same_length {
+        *tile = &tile[..n_features];
+    }
+    let tiles = same_length;
     let values = &panel.values.as_chunks::<WIDTH>().0[..n_features];
     let bias = &panel.bias[..WIDTH];
     // One line after the other: processors foresee a run of lines, and not three at a time.

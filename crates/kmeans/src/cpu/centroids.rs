@@ -7,6 +7,7 @@ use std::collections::HashMap;
 pub(super) const MAX_PANEL_WIDTH: usize = 8;
 
 /// The distinct centroids of one candidate, cut into panels of nearly equal width.
+#[derive(Clone)]
 pub(super) struct PackedCentroids {
     /// Distinct centroids, in order of their first index: the lowest index still wins ties.
     distinct: Centroids,
@@ -20,6 +21,7 @@ pub(super) struct PackedCentroids {
 }
 
 /// Up to [`MAX_PANEL_WIDTH`] centroids.
+#[derive(Clone)]
 pub(super) struct Panel {
     /// Position of the first in the distinct list.
     pub(super) first_idx: usize,

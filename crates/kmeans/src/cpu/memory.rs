@@ -12,6 +12,7 @@ use super::assign::Scores;
 use super::centroids::PackedCentroids;
 use super::lanes::Lanes;
 use super::sums::{Rows, add_rows, move_row};
+use crate::block::SEGMENT_ROWS;
 use crate::{Block, Centroids, LANES, Partial, exact};
 
 /// Bounds are 16-bit numbers of units; the widest gap there can be at the start of an epoch is this many of them.
@@ -20,6 +21,8 @@ const UNITS_OF_WIDEST_GAP: f64 = 8192.0;
 const LAST_UNIT: f64 = 60_000.0;
 /// Taken off a bound for the roundings of turning a gap into units: ulps of `f32` at 2^16 are 2^-7.
 const UNIT_ROUNDING: f32 = 0.05;
+/// 16 bits, each with a half.
+const CLASSES_A_CLUSTER: u32 = 36;
 /// Sums of `f64` and roots are a few parts in 10^16 off.
 const ROUND_UP: f64 = 1.0 + 1e-12;
 
@@ -27,6 +30,7 @@ const ROUND_UP: f64 = 1.0 + 1e-12;
 static EPOCHS: AtomicU64 = AtomicU64::new(1);
 
 /// The centroids of one candidate from pass to pass, and how far they have come.
+#[derive(Clone)]
 pub struct Travel {
     centroids: Centroids,
     packed: PackedCentroids,
@@ -34,16 +38,16 @@ pub struct Travel {
     keeps_bounds: bool,
     /// Bounds of another epoch mean nothing.
     epoch: u64,
+    /// Moves of the centroids in this epoch.
+    n_steps: u64,
     /// Grid steps in a unit.
     unit: f64,
     /// [n_clusters] how much the gap of a row of each cluster may have shrunk since the epoch began, in grid steps.
     shrunk: Vec<f64>,
     /// As `shrunk`, of a row that may have belonged to any cluster.
     most_shrunk: f64,
-    /// [n_clusters] `shrunk` in units, rounded up.
-    shrunk_units: Vec<u16>,
-    /// [n_clusters] `shrunk` in units.
-    shrunk_exact: Vec<f32>,
+    /// [n_clusters] `shrunk` in units, as it is and rounded up.
+    shrunk_units: Vec<(f32, u16)>,
 }
 
 impl Travel {
@@ -54,11 +58,11 @@ impl Travel {
             panel_width,
             keeps_bounds: false,
             epoch: 0,
+            n_steps: 0,
             unit: 1.0,
             shrunk: Vec::new(),
             most_shrunk: 0.0,
             shrunk_units: Vec::new(),
-            shrunk_exact: Vec::new(),
         };
         travel.begin_epoch();
         travel
@@ -92,6 +96,7 @@ impl Travel {
         if !same_shape {
             return self.begin_epoch();
         }
+        self.n_steps += 1;
         let (mut first, mut first_idx, mut second) = (0.0, usize::MAX, 0.0);
         for (idx, &step) in steps.iter().enumerate() {
             if step > first {
@@ -114,6 +119,7 @@ impl Travel {
 
     fn begin_epoch(&mut self) {
         self.epoch = EPOCHS.fetch_add(1, Ordering::Relaxed);
+        self.n_steps = 0;
         // No gap is wider than two centroids are apart.
         let widest = 2.0 * self.packed.max_norm_from_mean();
         self.unit = (widest / UNITS_OF_WIDEST_GAP).max(1e-3);
@@ -124,8 +130,8 @@ impl Travel {
 
     fn count_units(&mut self) {
         let units = self.shrunk.iter().map(|shrunk| shrunk / self.unit);
-        self.shrunk_units = units.clone().map(|units| units.ceil() as u16).collect();
-        self.shrunk_exact = units.map(|units| units as f32).collect();
+        let rounded = units.map(|units| (units as f32, units.ceil() as u16));
+        self.shrunk_units = rounded.collect();
     }
 
     /// `most_shrunk` in units.
@@ -137,6 +143,8 @@ impl Travel {
 /// What passes on behalf of one candidate leave behind for one block. Private to a worker; droppable at any time.
 #[derive(Debug, Clone, Default)]
 pub struct BlockMemory {
+    /// [`Block::order_id`] of the rows.
+    order_id: u64,
     /// [n_tiles x LANES]; 0 beyond the last row. Empty before the first pass.
     labels: Vec<u16>,
     /// Counts and sums of these labels.
@@ -148,6 +156,8 @@ pub struct BlockMemory {
 #[derive(Debug, Clone, Default)]
 struct Bounds {
     epoch: u64,
+    /// Steps of the travel when they were last held against it; they say nothing about where centroids were before.
+    n_steps: u64,
     /// [n_tiles x LANES] against the row's cluster. Empty: no bounds.
     of_row: Vec<u16>,
     /// [n_tiles] against any cluster.
@@ -199,46 +209,43 @@ impl BlockMemory {
         })
     }
 
-    /// Follows the rows of a block that are put into another order: row `order[i]` of the old one is row i of the new one.
-    ///
-    /// # Panics
-    /// When `order` names a row that the block does not have.
-    pub fn reorder(&mut self, order: &[u16]) {
-        let reordered = |values: &[u16]| -> Vec<u16> {
-            let moved = order.iter().map(|&row| values[usize::from(row)]);
-            let beyond = values.len() - order.len();
-            moved.chain(std::iter::repeat_n(0, beyond)).collect()
-        };
-        if !self.labels.is_empty() {
-            self.labels = reordered(&self.labels);
+    /// Puts the rows of `block` in order of cluster and bound, so that those that will be looked at together lie together, and the memory
+    /// with them. Does nothing when there are no bounds to go by, or they are of rows in another order.
+    pub fn reorder(&mut self, block: &mut Block, travel: &Travel) {
+        if !self.holds_bounds(travel) || self.order_id != block.order_id() {
+            return;
         }
-        if !self.bounds.of_row.is_empty() {
-            self.bounds.of_row = reordered(&self.bounds.of_row);
-            // Made anew from the rows by the next pass.
-            self.bounds.of_tile.fill(0);
-            self.bounds.of_block = 0;
+        // By cluster, and by what is left of the bound to half a power of two: a sort by counting, and finer would not read less.
+        let classes: Vec<u32> = (0..block.n_rows())
+            .map(|row_idx| {
+                let label = self.labels[row_idx];
+                let (_, shrunk) = travel.shrunk_units[usize::from(label)];
+                let left = u32::from(self.bounds.of_row[row_idx].saturating_sub(shrunk));
+                let n_bits = u32::BITS - left.leading_zeros();
+                let half = (left << 1 >> n_bits.saturating_sub(1)) & 1;
+                u32::from(label) * CLASSES_A_CLUSTER + 2 * n_bits + half
+            })
+            .collect();
+        let n_classes = travel.centroids.n_clusters() * CLASSES_A_CLUSTER as usize;
+        let mut order = Vec::with_capacity(classes.len());
+        for (segment_idx, classes) in classes.chunks(SEGMENT_ROWS).enumerate() {
+            order.extend(
+                by_class(classes, n_classes).map(|row| (segment_idx * SEGMENT_ROWS) as u16 + row),
+            );
         }
-    }
-
-    /// The rows by cluster and bound, so that those that are looked at together lie together: [n_rows] row indices.
-    pub fn order_by_bound(&self, travel: &Travel, n_rows: usize) -> Option<Vec<u16>> {
-        if !self.holds_bounds(travel) {
-            return None;
-        }
-        let key = |row: &u16| {
-            let row_idx = usize::from(*row);
-            let label = self.labels[row_idx];
-            let left =
-                self.bounds.of_row[row_idx].saturating_sub(travel.shrunk_units[usize::from(label)]);
-            (label, left, *row)
-        };
-        let mut order: Vec<u16> = (0..n_rows).map(|row| row as u16).collect();
-        order.sort_by_cached_key(key);
-        Some(order)
+        block.reorder(&order);
+        self.order_id = block.order_id();
+        self.labels = in_order(&self.labels, &order);
+        self.bounds.of_row = in_order(&self.bounds.of_row, &order);
+        // Made anew from the rows by the next pass.
+        self.bounds.of_tile.fill(0);
+        self.bounds.of_block = 0;
     }
 
     fn holds_bounds(&self, travel: &Travel) -> bool {
-        self.bounds.epoch == travel.epoch && !self.bounds.of_row.is_empty()
+        self.bounds.epoch == travel.epoch
+            && self.bounds.n_steps <= travel.n_steps
+            && !self.bounds.of_row.is_empty()
     }
 
     /// Ready for a pass over `block` with the centroids of `travel`.
@@ -248,9 +255,11 @@ impl BlockMemory {
         let fits = |partial: &Partial| {
             (partial.counts.len(), partial.sums.len()) == (n_clusters, n_clusters * n_features)
         };
-        let knows_labels =
-            self.partial.as_ref().is_some_and(fits) && self.labels.len() == n_tiles * LANES;
+        let knows_labels = self.partial.as_ref().is_some_and(fits)
+            && self.labels.len() == n_tiles * LANES
+            && self.order_id == block.order_id();
         if !knows_labels {
+            self.order_id = block.order_id();
             self.labels.clear();
             self.labels.resize(n_tiles * LANES, 0);
             self.bounds = Bounds::default();
@@ -260,15 +269,15 @@ impl BlockMemory {
         } else if !self.holds_bounds(travel) {
             self.bounds = Bounds {
                 epoch: travel.epoch,
+                n_steps: 0,
                 of_row: vec![0; n_tiles * LANES],
                 of_tile: vec![0; n_tiles],
                 of_block: 0,
             };
         }
-        let mut partial = self.partial.take().filter(|_| knows_labels);
-        let partial = partial
-            .take()
-            .unwrap_or_else(|| Partial::zero(n_clusters, n_features));
+        self.bounds.n_steps = travel.n_steps;
+        let partial = self.partial.take().filter(|_| knows_labels);
+        let partial = partial.unwrap_or_else(|| Partial::zero(n_clusters, n_features));
         Remembering {
             travel,
             memory: self,
@@ -281,6 +290,32 @@ impl BlockMemory {
             },
         }
     }
+}
+
+/// The indices of `classes` in order of class, those of one class as they come.
+fn by_class(classes: &[u32], n_classes: usize) -> impl Iterator<Item = u16> {
+    let mut ends = vec![0u16; n_classes + 1];
+    for &class in classes {
+        ends[class as usize + 1] += 1;
+    }
+    for class in 1..ends.len() {
+        ends[class] += ends[class - 1];
+    }
+    let mut order = vec![0; classes.len()];
+    for (row, &class) in (0..).zip(classes) {
+        let place = &mut ends[class as usize];
+        order[usize::from(*place)] = row;
+        *place += 1;
+    }
+    order.into_iter()
+}
+
+/// `values` in the order of `rows`; 0 beyond.
+fn in_order(values: &[u16], rows: &[u16]) -> Vec<u16> {
+    let moved = rows.iter().map(|&row| values[usize::from(row)]);
+    moved
+        .chain(std::iter::repeat_n(0, values.len() - rows.len()))
+        .collect()
 }
 
 /// One candidate's pass over one block, on the memory of earlier ones.
@@ -300,6 +335,7 @@ impl Remembering<'_> {
     }
 
     /// Appends those of `tiles` that have a row whose label may have changed.
+    #[inline(always)]
     pub(super) fn list_unsafe(&mut self, tiles: Range<usize>, list: &mut Vec<usize>) {
         let n_before = list.len();
         let bounds = &mut self.memory.bounds;
@@ -316,9 +352,12 @@ impl Remembering<'_> {
                 if bounds.of_tile[tile_idx] > most {
                     continue;
                 }
+                let mut left = of_rows[tile_idx];
+                for (left, label) in left.iter_mut().zip(&labels[tile_idx]) {
+                    *left = left.saturating_sub(shrunk[usize::from(*label)].1);
+                }
                 let (mut least, mut n_unsafe) = (u16::MAX, 0);
-                for (label, bound) in labels[tile_idx].iter().zip(of_rows[tile_idx]) {
-                    let left = bound.saturating_sub(shrunk[usize::from(*label)]);
+                for left in left {
                     least = least.min(left);
                     n_unsafe += u64::from(left == 0);
                 }
@@ -362,15 +401,17 @@ impl Remembering<'_> {
             let far = scores.squares[lane] + 2.0 * scores.second[lane] - slop;
             gaps[lane] = far.max(0.0).sqrt() - near.max(0.0).sqrt();
         }
-        let shrunk_exact = labels.map(|label| travel.shrunk_exact[usize::from(label)]);
-        let shrunk_units = labels.map(|label| travel.shrunk_units[usize::from(label)]);
+        let mut shrunk = [(0f32, 0u16); LANES];
+        for (shrunk, label) in shrunk.iter_mut().zip(labels) {
+            *shrunk = travel.shrunk_units[usize::from(*label)];
+        }
         let mut bounds = [u16::MAX; LANES];
         let mut left = [u16::MAX; LANES];
         for lane in 0..LANES {
-            let units = shrunk_exact[lane] + gaps[lane].max(0.0) * per_unit - rounding;
+            let units = shrunk[lane].0 + gaps[lane].max(0.0) * per_unit - rounding;
             // In range, so that the conversion is one instruction; it rounds down.
             bounds[lane] = units.clamp(0.0, 65_535.0) as i32 as u16;
-            left[lane] = bounds[lane].saturating_sub(shrunk_units[lane]);
+            left[lane] = bounds[lane].saturating_sub(shrunk[lane].1);
         }
         own.of_row[at..at + LANES].fill(u16::MAX);
         own.of_row[at..][..n_rows].copy_from_slice(&bounds[..n_rows]);

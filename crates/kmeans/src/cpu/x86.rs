@@ -38,7 +38,7 @@ impl Lanes for Avx512 {
     #[inline(always)]
     unsafe fn prefetch(values: &[f32; LANES]) {
         // SAFETY: the caller has SSE; a prefetch reads nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(values.as_ptr().cast()) }
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(values.as_ptr().cast()) }
     }
 
     #[inline(always)]

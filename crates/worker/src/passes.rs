@@ -1,0 +1,94 @@
+//! Passes: what the rows of some shards add up to under the centroids of each candidate.
+
+use clientele_data::DataError;
+use clientele_data::manifest::BlockId;
+use clientele_kmeans::cpu::BlockMemory;
+use clientele_kmeans::{Centroids, Partial};
+use clientele_protocol::CandidateId;
+use rayon::prelude::*;
+
+use crate::Worker;
+use crate::memory::Remembered;
+use crate::stages::Blocks;
+
+impl Worker {
+    /// One partial a candidate.
+    pub(crate) fn pass(
+        &self,
+        blocks: &Blocks,
+        ids: &[CandidateId],
+        centroids: &[Centroids],
+    ) -> Result<Vec<Partial>, DataError> {
+        let engine = &self.resources.engine;
+        if engine.is_gpu() {
+            self.memory.clear();
+        } else {
+            self.memory.begin(ids, centroids, engine.cpu());
+        }
+        let zero = || {
+            centroids
+                .iter()
+                .map(|c| Partial::zero(c.n_clusters(), c.n_features()))
+                .collect()
+        };
+        blocks
+            .ids
+            .par_iter()
+            .map(|id| self.pass_block(blocks, *id, ids, centroids))
+            .try_reduce(zero, |mut a: Vec<Partial>, b| {
+                a.iter_mut().zip(&b).for_each(|(a, b)| a.merge(b));
+                Ok(a)
+            })
+    }
+
+    fn pass_block(
+        &self,
+        blocks: &Blocks,
+        id: BlockId,
+        ids: &[CandidateId],
+        centroids: &[Centroids],
+    ) -> Result<Vec<Partial>, DataError> {
+        let engine = &self.resources.engine;
+        let n_rows = self.job.manifest.blocks()[id.0 as usize].n_rows;
+        let mut partials: Vec<Option<Partial>> = vec![None; ids.len()];
+        let mut finish = |idx: usize, memory: BlockMemory, partial: Partial| {
+            let n_moved = partial.n_moved.unwrap_or(0);
+            self.memory.put(id, ids[idx], memory, n_rows, n_moved);
+            partials[idx] = Some(partial);
+        };
+        // Some need no row of the block, and if none does, it is not even read.
+        let mut to_read: Vec<Remembered> = Vec::new();
+        for remembered in self.memory.take(id, ids, n_rows) {
+            match remembered.memory.answer_unread(&remembered.travel) {
+                Some(partial) => finish(remembered.idx, remembered.memory, partial),
+                None => to_read.push(remembered),
+            }
+        }
+        if !to_read.is_empty() {
+            let grid = blocks.rows.store.get(id)?;
+            let mut asked: Vec<_> = to_read
+                .iter_mut()
+                .map(|remembered| (&*remembered.travel, &mut remembered.memory))
+                .collect();
+            let answers = engine.cpu().pass_remembering(&grid.block, &mut asked);
+            for (remembered, (partial, _)) in to_read.into_iter().zip(answers) {
+                finish(remembered.idx, remembered.memory, partial);
+            }
+        }
+        // There was no room to remember anything of the others.
+        let others: Vec<usize> = (0..ids.len())
+            .filter(|idx| partials[*idx].is_none())
+            .collect();
+        if others.is_empty() {
+            engine.note_cpu(n_rows as u64);
+        } else {
+            let grid = blocks.rows.store.get(id)?;
+            let centroids: Vec<Centroids> =
+                others.iter().map(|idx| centroids[*idx].clone()).collect();
+            for (idx, partial) in others.into_iter().zip(engine.pass(&grid.block, &centroids)) {
+                partials[idx] = Some(partial);
+            }
+        }
+        Ok(partials.into_iter().flatten().collect())
+    }
+}
