@@ -153,7 +153,7 @@ pub fn measure_controls(
     if devices.is_empty() {
         return Err(BenchError::NoDevice);
     }
-    let describe = |device: &Box<dyn Device>| {
+    let describe = |device: &dyn Device| {
         let controls = device.controls();
         DeviceReport {
             name: device.name(),
@@ -176,7 +176,7 @@ pub fn measure_controls(
         started_unix_s: since_1970.as_secs(),
         machine,
         n_passes: 0,
-        devices: devices.iter().map(describe).collect(),
+        devices: devices.iter().map(|device| describe(device.as_ref())).collect(),
         points: Vec::new(),
     })
 }
