@@ -14,6 +14,8 @@ Imports are never timed.
 """
 
 import json
+import os
+import pathlib
 import resource
 import sys
 import time
@@ -216,15 +218,13 @@ def peak_rss_bytes():
 
 def peak_rss_bytes_of_java():
     """Of the largest process that this one has started: Spark's work is done by its Java."""
-    import pathlib
-
     peak = 0
     for status in pathlib.Path("/proc").glob("[0-9]*/status"):
         try:
             fields = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
         except OSError:
             continue
-        if fields["Name"].strip() == "java" and int(fields["PPid"]) == __import__("os").getpid():
+        if fields["Name"].strip() == "java" and int(fields["PPid"]) == os.getpid():
             peak = max(peak, int(fields["VmHWM"].split()[0]) * 1024)
     return peak or peak_rss_bytes()
 

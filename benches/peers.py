@@ -24,8 +24,6 @@ import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 N_GROUPS = 40
-# A peer that is faster by less than this has not been shown to be.
-MARGIN = 1.0
 
 
 class Bench:
@@ -182,7 +180,7 @@ def median(values):
 
 def losses(ours, peers):
     """Who is faster than we are, and by how much."""
-    faster = {name: ours / theirs for name, theirs in peers.items() if theirs * MARGIN < ours}
+    faster = {name: ours / theirs for name, theirs in peers.items() if theirs < ours}
     return ", ".join(f"{name} {by:.2f} x" for name, by in sorted(faster.items())) or "-"
 
 

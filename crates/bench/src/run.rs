@@ -176,7 +176,10 @@ pub fn measure_controls(
         started_unix_s: since_1970.as_secs(),
         machine,
         n_passes: 0,
-        devices: devices.iter().map(|device| describe(device.as_ref())).collect(),
+        devices: devices
+            .iter()
+            .map(|device| describe(device.as_ref()))
+            .collect(),
         points: Vec::new(),
     })
 }
