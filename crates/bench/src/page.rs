@@ -32,6 +32,8 @@ struct Device<'a> {
     detail: String,
     controls: String,
     is_software: bool,
+    /// By how much the limits changed meanwhile; empty on a quiet machine.
+    busy: String,
     best_rows_per_s: String,
     best_shape: String,
     rows: Vec<Row>,
@@ -155,6 +157,7 @@ fn of_device<'a>(report: &'a Report, idx: usize, device: &'a DeviceReport) -> De
         detail: device_detail(device),
         controls: controls(&device.controls),
         is_software: device.is_software,
+        busy: device.busy().map_or_else(String::new, percent),
         best_rows_per_s: best.map_or_else(String::new, |point| si(point.rows_per_s)),
         best_shape: best.map_or_else(String::new, |point| point.shape.to_string()),
         rows: rows.collect(),

@@ -79,6 +79,17 @@ pub struct DeviceReport {
     pub controls_after: Controls,
 }
 
+/// Two measurements of a device's limits that differ by more than this were not made on a quiet machine.
+const QUIET: f64 = 0.2;
+
+impl DeviceReport {
+    /// By what share the limits before and after the points differ, if that is too much for a quiet machine.
+    pub fn busy(&self) -> Option<f64> {
+        let drift = self.controls_before.drift(&self.controls_after);
+        Some(drift).filter(|drift| *drift > QUIET)
+    }
+}
+
 /// Limits of a device, measured; `None` where it was not or could not be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Controls {

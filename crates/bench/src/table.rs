@@ -3,10 +3,7 @@
 use std::fmt::Write;
 
 use crate::text::{certified, controls, count, device_detail, percent, share, si, significant};
-use crate::{Controls, DeviceReport, Point, Report};
-
-/// Two measurements of a device's limits that differ by more than this were not made on a quiet machine.
-const QUIET: f64 = 0.2;
+use crate::{DeviceReport, Point, Report};
 
 impl Report {
     /// Everything, for a terminal.
@@ -41,8 +38,7 @@ fn device_text(text: &mut String, device: &DeviceReport) {
         *text +=
             "  SOFTWARE: this computes on the processor; its times say nothing about any GPU\n";
     }
-    let drift = device.controls_before.drift(&device.controls_after);
-    if device.controls_after != Controls::default() && drift > QUIET {
+    if let Some(drift) = device.busy() {
         let _ = writeln!(
             text,
             "  BUSY MACHINE: the limits before and after differ by {}; measure again when it is quiet",
