@@ -71,7 +71,7 @@ pub struct DeviceReport {
     pub is_software: bool,
     /// Threads that compute, or that feed the device.
     pub n_threads: usize,
-    /// The better of what was measured before the points and after them.
+    /// The best of what was measured before, between and after the points.
     pub controls: Controls,
     /// Measured before the points.
     pub controls_before: Controls,

@@ -1,6 +1,7 @@
 //! Over the grid of shapes, on every device.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::collections::HashMap;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clientele_kmeans::cpu::CpuBackend;
 use clientele_kmeans::lloyd::{Candidate, Step, inertia};
@@ -14,9 +15,12 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::{
-    BenchError, Controls, Data, Device, DeviceReport, Machine, PassMillis, Point, Report, SCHEMA,
-    Shape,
+    BenchError, Controls, Data, Device, DeviceKind, DeviceReport, Machine, PassMillis, Point,
+    Report, SCHEMA, Shape,
 };
+
+/// Limits are measured again when this has passed.
+const CONTROLS_EVERY: Duration = Duration::from_secs(2);
 
 /// What is to be measured; every combination is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,26 +122,32 @@ pub fn run(
 ) -> Result<Report, BenchError> {
     let mut report = measure_controls(devices, machine)?;
     report.n_passes = settings.n_passes;
+    let mut measured = Instant::now();
     for &data in &settings.data {
         for &n_rows in &settings.rows {
             for &n_features in &settings.features {
                 let table = Table::new(data, n_rows, n_features, pool)?;
                 for &n_clusters in &settings.clusters {
-                    for device in devices {
-                        let point =
-                            table.measure(device.as_ref(), n_clusters, settings.n_passes, pool)?;
+                    for (device, entry) in devices.iter().zip(&report.devices) {
+                        let device = Named {
+                            device: device.as_ref(),
+                            name: &entry.name,
+                        };
+                        let point = table.measure(&device, n_clusters, settings.n_passes, pool)?;
                         agree(report.points.last(), &point)?;
                         on_point(&point);
                         report.points.push(point);
                     }
                 }
+                // Again and again, so that one busy moment does not set a limit; but not more than there is to measure.
+                if measured.elapsed() > CONTROLS_EVERY {
+                    update_controls(&mut report, devices);
+                    measured = Instant::now();
+                }
             }
         }
     }
-    for (entry, device) in report.devices.iter_mut().zip(devices) {
-        entry.controls_after = device.controls();
-        entry.controls = entry.controls_before.best_of(&entry.controls_after);
-    }
+    update_controls(&mut report, devices);
     place_under_limits(&mut report);
     Ok(report)
 }
@@ -153,22 +163,21 @@ pub fn measure_controls(
     if devices.is_empty() {
         return Err(BenchError::NoDevice);
     }
-    let describe = |device: &dyn Device| {
-        let controls = device.controls();
-        DeviceReport {
-            name: device.name(),
-            kind: device.kind(),
-            driver: device.driver(),
-            is_software: device.is_software(),
-            n_threads: device.n_threads(),
-            controls,
-            controls_before: controls,
-            controls_after: Controls::default(),
-        }
-    };
     let since_1970 = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
+    let each = devices.iter().map(AsRef::as_ref);
+    let entries = each.zip(names(devices)).zip(controls(devices));
+    let describe = |((device, name), controls): ((&dyn Device, String), Controls)| DeviceReport {
+        name,
+        kind: device.kind(),
+        driver: device.driver(),
+        is_software: device.is_software(),
+        n_threads: device.n_threads(),
+        controls,
+        controls_before: controls,
+        controls_after: Controls::default(),
+    };
     Ok(Report {
         schema: SCHEMA,
         clientele: env!("CARGO_PKG_VERSION").into(),
@@ -176,12 +185,48 @@ pub fn measure_controls(
         started_unix_s: since_1970.as_secs(),
         machine,
         n_passes: 0,
-        devices: devices
-            .iter()
-            .map(|device| describe(device.as_ref()))
-            .collect(),
+        devices: entries.map(describe).collect(),
         points: Vec::new(),
     })
+}
+
+/// A device under the name that it has in this run.
+struct Named<'a> {
+    device: &'a dyn Device,
+    name: &'a str,
+}
+
+/// One name each: of two equal cards the second is called so.
+fn names(devices: &[Box<dyn Device>]) -> Vec<String> {
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    let name = |device: &dyn Device| {
+        let name = device.name();
+        let nth = seen.entry(name.clone()).or_default();
+        *nth += 1;
+        if *nth == 1 {
+            name
+        } else {
+            format!("{name} #{nth}")
+        }
+    };
+    devices.iter().map(AsRef::as_ref).map(name).collect()
+}
+
+fn update_controls(report: &mut Report, devices: &[Box<dyn Device>]) {
+    for (entry, controls) in report.devices.iter_mut().zip(controls(devices)) {
+        entry.controls = entry.controls.best_of(&controls);
+        entry.controls_after = controls;
+    }
+}
+
+/// Of each device, now. All kernels of the CPU share one measurement: it is the processor's.
+fn controls(devices: &[Box<dyn Device>]) -> Vec<Controls> {
+    let mut cpu: Option<Controls> = None;
+    let of = |device: &dyn Device| match device.kind() {
+        DeviceKind::Cpu => *cpu.get_or_insert_with(|| device.controls()),
+        DeviceKind::Gpu => device.controls(),
+    };
+    devices.iter().map(AsRef::as_ref).map(of).collect()
 }
 
 /// Devices follow each other at a shape, so comparing neighbours compares all.
@@ -246,7 +291,7 @@ impl Table {
 
     fn measure(
         &self,
-        device: &dyn Device,
+        device: &Named<'_>,
         n_clusters: usize,
         n_passes: u32,
         pool: &ThreadPool,
@@ -259,10 +304,12 @@ impl Table {
         };
         let pass = |centroids: &Centroids| -> Result<(Partial, f64), BenchError> {
             let started = Instant::now();
-            let partials = device.pass(&self.blocks, std::slice::from_ref(centroids));
+            let partials = device
+                .device
+                .pass(&self.blocks, std::slice::from_ref(centroids));
             let ms = started.elapsed().as_secs_f64() * 1e3;
             let failed = |source| BenchError::Device {
-                device: device.name(),
+                device: device.name.to_owned(),
                 shape: shape.to_string(),
                 source,
             };
@@ -270,7 +317,7 @@ impl Table {
                 .map_err(failed)?
                 .pop()
                 .ok_or_else(|| BenchError::Setup {
-                    reason: format!("{} answered nothing", device.name()),
+                    reason: format!("{} answered nothing", device.name),
                 })?;
             Ok((partial, ms))
         };
@@ -297,7 +344,7 @@ impl Table {
             let (again, ms) = pass(candidate.centroids())?;
             if (&again.counts, &again.sums) != (&last.counts, &last.sums) {
                 return Err(BenchError::Unrepeatable {
-                    device: device.name(),
+                    device: device.name.to_owned(),
                     shape: shape.to_string(),
                 });
             }
@@ -307,7 +354,7 @@ impl Table {
         let inertia_grid = inertia(self.totals.squares, &last, candidate.centroids());
         let pass_ms = PassMillis::of(&mut times);
         Ok(Point {
-            device: device.name(),
+            device: device.name.to_owned(),
             shape,
             pass_ms,
             rows_per_s: self.n_rows as f64 / pass_ms.median * 1e3,
@@ -385,5 +432,47 @@ impl PassMillis {
             min: times[0],
             max: times[n - 1],
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::{self, CpuDevice};
+
+    #[test]
+    fn empty_clusters_are_filled_as_in_a_fit() {
+        // Both centroids start at 0, so one gets no row until the farthest one is given to it; then every row lies on its centroid.
+        let pool = device::pool(1).unwrap();
+        let block = Block::from_rows(0, 1, &[0, 0, 0, 5], (0..4).collect()).unwrap();
+        let table = Table {
+            data: Data::Mixture,
+            n_rows: 4,
+            n_features: 1,
+            totals: Totals::of_block(&block),
+            blocks: vec![block],
+        };
+        let cpu = CpuDevice::new(None, pool.clone()).unwrap();
+        let named = Named {
+            device: &cpu,
+            name: "cpu",
+        };
+        let point = table.measure(&named, 2, 5, &pool).unwrap();
+        assert_eq!(point.inertia_grid, "0");
+        // One round with the relocation and one that finds nothing moves; five passes are timed all the same.
+        assert_eq!(point.n_iter, 2);
+    }
+
+    #[test]
+    fn the_median_is_between_the_middle_two() {
+        let ms = PassMillis::of(&mut [4.0, 1.0, 3.0, 100.0]);
+        assert_eq!(
+            ms,
+            PassMillis {
+                median: 3.5,
+                min: 1.0,
+                max: 100.0
+            }
+        );
     }
 }

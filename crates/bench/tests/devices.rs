@@ -137,6 +137,18 @@ fn all_devices_find_one_model_and_a_liar_is_named() {
 }
 
 #[test]
+fn two_equal_cards_have_two_names() {
+    let pool = pool();
+    let twins: [Box<dyn Device>; 2] = [
+        other("gpu twin", None, &pool),
+        other("gpu twin", None, &pool),
+    ];
+    let report = measured(&twins, &pool).unwrap();
+    assert_eq!(report.devices[1].name, "gpu twin #2");
+    assert_eq!(report.points_of("gpu twin #2").count(), 4);
+}
+
+#[test]
 fn a_lost_device_ends_the_run_with_its_name() {
     let pool = pool();
     let found = measured(&[other("gpu gone", Some(Fault::Lost), &pool)], &pool).unwrap_err();
@@ -144,24 +156,6 @@ fn a_lost_device_ends_the_run_with_its_name() {
         matches!(&found, BenchError::Device { device, .. } if device == "gpu gone"),
         "{found}"
     );
-}
-
-#[test]
-fn empty_clusters_are_filled_as_in_a_fit() {
-    // 40 rows and 40 clusters: every row is a centroid, at once and for ever; a second candidate of 39 has ties to settle.
-    let pool = pool();
-    let shapes = Settings {
-        rows: vec![40],
-        clusters: vec![39, 40],
-        ..settings()
-    };
-    let report = run(&shapes, &[cpu(None, &pool)], machine(), &pool, |_| {}).unwrap();
-    let full = report
-        .points
-        .iter()
-        .find(|point| point.shape.n_clusters == 40)
-        .unwrap();
-    assert_eq!(full.inertia_grid, "0");
 }
 
 #[test]
