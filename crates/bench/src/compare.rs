@@ -261,6 +261,9 @@ impl Comparison {
             );
         }
         let _ = match self.differing.len() {
+            0 if self.n_shapes == 1 => {
+                writeln!(text, "\nSame model at the one shape that both runs have.")
+            }
             0 => writeln!(
                 text,
                 "\nSame model at all {} shapes that both runs have.",
@@ -285,16 +288,16 @@ impl Comparison {
 
 /// What the mean ratio says.
 fn in_words(pair: &Pair) -> String {
-    let n_shapes = pair.lines.len();
+    let over = match pair.lines.len() {
+        1 => "at one shape".to_owned(),
+        n => format!("over {n} shapes (geometric mean)"),
+    };
     match faster(pair.mean_ratio) {
-        "b" => format!(
-            "B is {} times as fast over {n_shapes} shapes (geometric mean)",
-            significant(pair.mean_ratio)
-        ),
+        "b" => format!("B is {} times as fast {over}", significant(pair.mean_ratio)),
         "a" => format!(
-            "A is {} times as fast over {n_shapes} shapes (geometric mean)",
+            "A is {} times as fast {over}",
             significant(1.0 / pair.mean_ratio)
         ),
-        _ => format!("equally fast over {n_shapes} shapes (geometric mean)"),
+        _ => format!("equally fast {over}"),
     }
 }
