@@ -1,10 +1,12 @@
 //! The command line. Names, defaults and meanings are promises.
 
+mod bench;
 mod cluster;
 
 use std::path::PathBuf;
 use std::str::FromStr;
 
+pub use bench::{BenchArgs, BenchBackendArg, DataArg, KernelArg};
 pub use cluster::{
     ClientArgs, CoordinatorArgs, CredentialArgs, JobsArgs, MaybeClusterArgs, ReplayArgs, RunIdArgs,
     StatusArgs, SubmitArgs, SubmitFitArgs, WatchArgs, WorkerArgs,
@@ -41,6 +43,11 @@ pub enum Command {
     Fit(FitArgs),
     /// Lists the GPUs and CPU kernels of this machine and checks that they compute right
     Doctor(DoctorArgs),
+    /// Measures how fast this machine is: its memory, its arithmetic, and a pass on each device
+    ///
+    /// What the machine gives is memory bandwidth and multiply-adds a second; how near to it one k-means pass over generated
+    /// customers comes is measured on the CPU and on every GPU, for every combination of the sizes. Needs no data and no network.
+    Bench(BenchArgs),
     /// Leads a cluster: shards tables over workers, keeps jobs, needs no GPU and holds no rows
     Coordinator(CoordinatorArgs),
     /// Works for a coordinator: reads shards, computes on its GPU or CPU, writes assignments

@@ -66,7 +66,7 @@ impl Failure {
     }
 
     /// Adds what lies beneath `error` as causes.
-    fn because_of_sources(mut self, error: &(dyn Error + 'static)) -> Self {
+    pub fn because_of_sources(mut self, error: &(dyn Error + 'static)) -> Self {
         self.causes.extend(sources(error));
         self
     }

@@ -1,6 +1,7 @@
 //! `clientele`: customer personas from very large retail databases.
 
 mod args;
+mod bench;
 mod certs;
 mod cluster;
 mod demo;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         Command::Features(args) => retail::features(&args),
         Command::Fit(args) => raw::fit(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Coordinator(args) => coordinator::run(&args),
         Command::Worker(args) => worker::run(&args),
         Command::Submit(args) => client::submit(&args),

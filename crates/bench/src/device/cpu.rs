@@ -1,0 +1,69 @@
+//! The processor, on as many threads as asked for.
+
+use std::sync::Arc;
+
+use clientele_kmeans::cpu::{CpuBackend, Kernel};
+use clientele_kmeans::{Backend, BackendError, Block, Centroids, Partial};
+use rayon::ThreadPool;
+use rayon::prelude::*;
+
+use super::{Device, merge, no_rows};
+use crate::{Controls, DeviceKind, controls};
+
+/// One kernel on all threads of a pool; blocks are shared out as in a fit.
+#[derive(Debug)]
+pub struct CpuDevice {
+    backend: CpuBackend,
+    pool: Arc<ThreadPool>,
+}
+
+impl CpuDevice {
+    /// `kernel`, or the fastest there is; `None` when this processor cannot run it.
+    pub fn new(kernel: Option<Kernel>, pool: Arc<ThreadPool>) -> Option<Self> {
+        let backend = match kernel {
+            Some(kernel) => CpuBackend::with_kernel(kernel)?,
+            None => CpuBackend::new(),
+        };
+        Some(Self { backend, pool })
+    }
+}
+
+impl Device for CpuDevice {
+    fn name(&self) -> String {
+        self.backend.name()
+    }
+
+    fn kind(&self) -> DeviceKind {
+        DeviceKind::Cpu
+    }
+
+    fn driver(&self) -> Option<String> {
+        None
+    }
+
+    fn is_software(&self) -> bool {
+        false
+    }
+
+    fn n_threads(&self) -> usize {
+        self.pool.current_num_threads()
+    }
+
+    /// Of the machine, whatever the kernel: a narrower kernel is judged by what the processor could do.
+    fn controls(&self) -> Controls {
+        controls::measure(&self.pool)
+    }
+
+    fn pass(
+        &self,
+        blocks: &[Block],
+        candidates: &[Centroids],
+    ) -> Result<Vec<Partial>, BackendError> {
+        self.pool.install(|| {
+            blocks
+                .par_iter()
+                .map(|block| self.backend.pass(block, candidates, None))
+                .try_reduce(|| no_rows(candidates), merge)
+        })
+    }
+}
