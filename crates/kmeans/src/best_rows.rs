@@ -35,6 +35,12 @@ impl<R: Ord + Clone> BestRows<R> {
         }
     }
 
+    /// The rank that a row must not exceed to enter; `None` while there is room for any.
+    pub(crate) fn worst(&self) -> Option<&R> {
+        let is_full = self.ranked.len() >= self.limit;
+        self.ranked.last().map(|(rank, _)| rank).filter(|_| is_full)
+    }
+
     pub(crate) fn offer(&mut self, rank: R, row: &[i32]) {
         if !self.may_enter(&rank) {
             return;

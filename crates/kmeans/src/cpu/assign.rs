@@ -39,6 +39,8 @@ pub(super) enum Wanted<'a> {
     Labels(&'a mut [u16]),
     /// Counts and sums of all rows, added to; labels [n_rows] written as well if there is room for them.
     Partial(&'a mut Partial, Option<&'a mut [u16]>),
+    /// [n_rows] written: a number not below the squared distance to the nearest centroid; nothing is settled for it.
+    NearBounds(&'a mut [f32]),
     /// What changed since the last pass, and nothing read that cannot have changed.
     Changes(Remembering<'a>),
 }
@@ -128,6 +130,20 @@ unsafe fn label_group<L: Lanes, const TILES: usize>(
     let best = unsafe { score::<L, TILES>(&tiles, centroids, ahead) };
     for tile in 0..TILES {
         let tile_idx = group[tile];
+        if let Wanted::NearBounds(bounds) = &mut assignment.wanted {
+            // SAFETY: passed on to the caller.
+            let scores = unsafe { best.scores(tile, tiles[tile]) };
+            let error = centroids.distance_error(block.tile_norms()[tile_idx]);
+            for (lane, bound) in bounds[tile_idx * LANES..]
+                .iter_mut()
+                .take(LANES)
+                .enumerate()
+            {
+                *bound =
+                    (scores.squares[lane] + 2.0 * scores.best[lane] + error.of_square).max(0.0);
+            }
+            continue;
+        }
         let gap = centroids.certain_gap(block.tile_norms()[tile_idx]);
         // SAFETY: passed on to the caller.
         let (mut labels, uncertain) = unsafe { best.read(tile, gap) };
@@ -146,6 +162,7 @@ unsafe fn label_group<L: Lanes, const TILES: usize>(
             );
         }
         match &mut assignment.wanted {
+            Wanted::NearBounds(_) => {}
             Wanted::Labels(all) => {
                 all[first_row..][..n_rows].copy_from_slice(&labels[..n_rows]);
             }

@@ -127,6 +127,21 @@ impl CpuBackend {
         );
     }
 
+    /// For each row of `block` a number not below its squared distance to the nearest of `centroids`, and close to it: `bounds` becomes
+    /// [n_rows], in grid steps squared.
+    ///
+    /// # Panics
+    /// As [`CpuBackend::labels`].
+    pub(crate) fn near_bounds(&self, block: &Block, centroids: &Centroids, bounds: &mut Vec<f32>) {
+        bounds.clear();
+        bounds.resize(block.n_rows(), 0.0);
+        let packed = self.pack(block, centroids);
+        self.sweep(
+            block,
+            &mut [Assignment::new(&packed, Wanted::NearBounds(bounds))],
+        );
+    }
+
     /// The first of a candidate's passes will be one with `centroids`; see [`Travel::advance`] for the others.
     ///
     /// # Panics
@@ -158,7 +173,7 @@ impl CpuBackend {
             .into_iter()
             .map(|assignment| match assignment.wanted {
                 Wanted::Changes(remembering) => remembering.finish(assignment.n_rechecked),
-                Wanted::Labels(_) | Wanted::Partial(..) => unreachable!("made above"),
+                _ => unreachable!("made above"),
             });
         finished.collect()
     }

@@ -1,19 +1,35 @@
 //! Sampling without replacement, by squared distance, as a race with exact comparisons.
 
 use super::SeedRound;
-use crate::Block;
 use crate::best_rows::BestRows;
 use crate::cpu::CpuBackend;
 use crate::exact::label_distances_in_block;
+use crate::{Block, Centroids};
 use std::cmp::Ordering;
 
 /// The exponential draw of a row: `round(2^40 x -ln u)`, `u` in (0, 1] a function of the arguments; below 2^46.
 ///
 /// `libm`'s logarithm, because std's is the platform's and its last bit is nobody's promise.
 pub fn draw(seed: u64, round: u32, key: u64) -> u64 {
-    let bits = mix(mix(mix(seed).wrapping_add(u64::from(round))).wrapping_add(key));
-    let u = ((bits >> 11) + 1) as f64 / (1u64 << 53) as f64;
-    libm::round((1u64 << 40) as f64 * -libm::log(u)) as u64
+    exponential(uniform(stream(seed, round), key))
+}
+
+/// What an exponential of 1 is in draws.
+const DRAW_UNIT: f64 = (1u64 << 40) as f64;
+
+/// Where the numbers of a round begin.
+fn stream(seed: u64, round: u32) -> u64 {
+    mix(mix(seed).wrapping_add(u64::from(round)))
+}
+
+/// The uniform number of a row, in (0, 1].
+fn uniform(stream: u64, key: u64) -> f64 {
+    let bits = mix(stream.wrapping_add(key));
+    ((bits >> 11) + 1) as f64 / (1u64 << 53) as f64
+}
+
+fn exponential(u: f64) -> u64 {
+    libm::round(DRAW_UNIT * -libm::log(u)) as u64
 }
 
 /// One step of SplitMix64 (Steele, Lea, Flood 2014): a bijection that passes for random.
@@ -94,6 +110,14 @@ impl Race {
         }
     }
 
+    /// A number above the `e / d2` of every row that may still win, by more than `f64` can be wrong about either.
+    fn worst(&self) -> f64 {
+        match self.best.worst() {
+            Some(rank) => rank.e as f64 / rank.d2 as f64 * (1.0 + 1e-9),
+            None => f64::INFINITY,
+        }
+    }
+
     /// Adds what another part of the rows has found.
     pub fn merge(&mut self, other: Self) {
         self.best.merge(other.best);
@@ -107,36 +131,100 @@ impl Race {
     }
 }
 
+/// Candidates whose distances bound those of all: what a row is read for anyway leaves time for so many.
+const N_BOUNDING: usize = 16;
+/// Rows whose distances are taken at once.
+const BATCH_ROWS: usize = 256;
+
 /// Runs the race of one round over one block.
+///
+/// Few rows can win, and most are known not to without a logarithm or an exact distance: `-ln u` is at least `1 - u`, and the distance to the
+/// nearest candidate at most that to the nearest of some. What these make of `e / d2` is compared with the worst winner so far.
 pub fn race_block(backend: &CpuBackend, block: &Block, round: &SeedRound) -> Race {
     let mut race = Race::new(round.limit);
     // Without candidates all rows are equally far from nothing.
-    let mut distances = vec![1; block.n_rows()];
+    let mut bounds = vec![1.0; block.n_rows()];
     if let Some(candidates) = &round.candidates {
-        let mut labels = Vec::new();
-        backend.labels(block, candidates, &mut labels);
-        label_distances_in_block(block, candidates, &labels, &mut distances);
+        backend.near_bounds(block, &every_nth(candidates), &mut bounds);
     }
-    let mut row = vec![0; block.n_features()];
-    for (row_idx, (&d2, &key)) in distances.iter().zip(block.keys()).enumerate() {
-        let e = draw(round.seed, round.round, key);
-        if d2 > 0 && race.best.may_enter(&Rank { e, d2, key }) {
-            block.read_row(row_idx, &mut row);
-            race.offer(RaceEntry {
-                e,
-                d2,
-                key,
-                row: &row,
-            });
+    let stream = stream(round.seed, round.round);
+    let mut batch = Batch {
+        backend,
+        block,
+        candidates: round.candidates.as_ref(),
+        entrants: Vec::with_capacity(BATCH_ROWS),
+        values: Vec::new(),
+    };
+    // The worst winner's `e / d2`, a little more.
+    let mut worst = f64::INFINITY;
+    for (row_idx, (&bound, &key)) in bounds.iter().zip(block.keys()).enumerate() {
+        let most = f64::from(bound) * worst;
+        let u = uniform(stream, key);
+        // One less for rounding to an integer; the errors of `f64` are within the margin of `worst`.
+        if (1.0 - u) * DRAW_UNIT - 1.0 > most {
+            continue;
+        }
+        let e = exponential(u);
+        if e as f64 <= most {
+            batch.entrants.push((row_idx, e));
+            if batch.entrants.len() == BATCH_ROWS {
+                batch.run(&mut race);
+                worst = race.worst();
+            }
         }
     }
+    batch.run(&mut race);
     race
+}
+
+/// At most [`N_BOUNDING`] of the candidates, spread over their order.
+fn every_nth(candidates: &Centroids) -> Centroids {
+    let n_candidates = candidates.n_clusters();
+    let n_chosen = n_candidates.min(N_BOUNDING);
+    let values = (0..n_chosen).flat_map(|nth| candidates.row(nth * n_candidates / n_chosen));
+    Centroids::new(candidates.n_features(), values.copied().collect())
+}
+
+/// Rows that may win.
+struct Batch<'a> {
+    backend: &'a CpuBackend,
+    block: &'a Block,
+    candidates: Option<&'a Centroids>,
+    /// Their index in the block, and their draw.
+    entrants: Vec<(usize, u64)>,
+    /// [n_entrants x n_features].
+    values: Vec<i32>,
+}
+
+impl Batch<'_> {
+    /// Lets them run, and makes room for others.
+    fn run(&mut self, race: &mut Race) {
+        let n_features = self.block.n_features();
+        self.values.resize(self.entrants.len() * n_features, 0);
+        for (row, (row_idx, _)) in self.values.chunks_exact_mut(n_features).zip(&self.entrants) {
+            self.block.read_row(*row_idx, row);
+        }
+        let mut distances = vec![1; self.entrants.len()];
+        if let Some(candidates) = self.candidates {
+            let keys = vec![0; self.entrants.len()];
+            let rows = Block::from_rows(0, n_features, &self.values, keys);
+            let rows = rows.expect("rows of a block are rows of a block");
+            let mut labels = Vec::new();
+            self.backend.labels(&rows, candidates, &mut labels);
+            label_distances_in_block(&rows, candidates, &labels, &mut distances);
+        }
+        let rows = self.values.chunks_exact(n_features);
+        for ((row, (row_idx, e)), d2) in rows.zip(self.entrants.drain(..)).zip(distances) {
+            let key = self.block.keys()[row_idx];
+            race.offer(RaceEntry { e, d2, key, row });
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Centroids, exact};
+    use crate::exact;
     use proptest::prelude::*;
 
     #[test]
@@ -176,6 +264,84 @@ mod tests {
             })
             .count();
         assert!((3_100..3_300).contains(&n_won), "{n_won}");
+    }
+
+    /// Every row runs, with its draw and its exact distance.
+    fn race_of_all(block: &Block, round: &SeedRound) -> Race {
+        let mut race = Race::new(round.limit);
+        let mut row = vec![0; block.n_features()];
+        for (row_idx, &key) in block.keys().iter().enumerate() {
+            block.read_row(row_idx, &mut row);
+            let d2 = round
+                .candidates
+                .as_ref()
+                .map_or(1, |c| exact::nearest(&row, c).1);
+            let e = draw(round.seed, round.round, key);
+            race.offer(RaceEntry {
+                e,
+                d2,
+                key,
+                row: &row,
+            });
+        }
+        race
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn rows_that_are_left_out_could_not_have_won(
+            seed in 0..1_000u64,
+            scale in prop_oneof![Just(3), Just(1_000), Just(4_000_000)],
+            n_candidates in 0..40usize,
+            n_rows in 0..4_000usize,
+            limit in 1..70usize,
+        ) {
+            let values: Vec<i32> = (0..n_rows as u64 * 3).map(|i| (mix(seed + i) % (scale + 1)) as i32).collect();
+            let keys = (0..n_rows as u64).map(|row| mix(row / 2)).collect();
+            let block = Block::from_rows(0, 3, &values, keys).unwrap();
+            let n_candidates = n_candidates.min(n_rows);
+            let candidates = (n_candidates > 0).then(|| Centroids::new(3, values[..3 * n_candidates].to_vec()));
+            let round = SeedRound { round: u32::from(n_candidates > 0), seed, candidates, limit };
+            for kernel in crate::cpu::Kernel::available() {
+                let backend = CpuBackend::with_kernel(kernel).unwrap();
+                prop_assert_eq!(race_block(&backend, &block, &round), race_of_all(&block, &round));
+            }
+        }
+    }
+
+    #[test]
+    fn most_rows_are_left_out() {
+        // What a wrong filter would do: a bound of a tenth of the distance loses winners.
+        let values: Vec<i32> = (0..60_000u64)
+            .map(|i| (mix(i) % 2_000_000) as i32)
+            .collect();
+        let block = Block::from_rows(0, 3, &values, (0..20_000).collect()).unwrap();
+        let candidates = Centroids::new(3, values[..300].to_vec());
+        let round = SeedRound {
+            round: 1,
+            seed: 4,
+            candidates: Some(candidates.clone()),
+            limit: 64,
+        };
+        let right = race_block(&CpuBackend::new(), &block, &round);
+        assert_eq!(right, race_of_all(&block, &round));
+        let worst = right.worst();
+        let mut bounds = Vec::new();
+        CpuBackend::new().near_bounds(&block, &candidates, &mut bounds);
+        let enter = |share: f64| {
+            let may = |(bound, key): (&f32, &u64)| {
+                draw(4, 1, *key) as f64 <= f64::from(*bound) * share * worst
+            };
+            bounds
+                .iter()
+                .zip(block.keys())
+                .filter(|row| may(*row))
+                .count()
+        };
+        assert!((64..2_000).contains(&enter(1.0)), "{}", enter(1.0));
+        assert!(enter(0.1) < 64);
     }
 
     proptest! {
