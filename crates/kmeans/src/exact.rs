@@ -7,6 +7,7 @@ use crate::{Block, Centroids, LANES};
 const EXACT_FEATURES: usize = 128;
 
 /// `sum_f (a_f - b_f)^2` of two grid rows [n_features]; below 2^58.
+#[inline]
 pub fn squared_distance(a: &[i32], b: &[i32]) -> u64 {
     a.iter()
         .zip(b)
@@ -40,7 +41,7 @@ pub struct NearestTwo {
 }
 
 impl NearestTwo {
-    const NOTHING: Self = Self {
+    pub(crate) const NOTHING: Self = Self {
         label: 0,
         d2: u64::MAX,
         second: None,

@@ -150,8 +150,13 @@ proptest! {
         exact::nearest_two_in_block(&problem.block(), &problem.centroids(), &mut twos);
         let labels: Vec<usize> = twos.iter().map(|two| two.label.into()).collect();
         prop_assert_eq!(&labels, &reference::labels(&problem.rows, &problem.centroids));
-        for (row, two) in problem.rows.iter().zip(twos) {
-            prop_assert_eq!(two, exact::nearest_two(row, &problem.centroids()));
+        for (row, two) in problem.rows.iter().zip(&twos) {
+            prop_assert_eq!(*two, exact::nearest_two(row, &problem.centroids()));
+        }
+        for backend in backends() {
+            let mut certified = Vec::new();
+            backend.nearest_two(&problem.block(), &problem.centroids(), &mut certified);
+            prop_assert_eq!(&certified, &twos, "{}", backend.name());
         }
     }
 

@@ -4,10 +4,12 @@
 //! takes one multiply-add a feature; with the best and the second best score the row is certain unless their gap is within the
 //! proven error ([`PackedCentroids::certain_gap`]).
 
-use super::centroids::{MAX_PANEL_WIDTH, PackedCentroids, Panel};
+use super::centroids::PackedCentroids;
 use super::lanes::Lanes;
 use super::memory::Remembering;
+use super::score::{Best, BestTwo, score};
 use super::sums::{Rows, add_rows};
+use crate::exact::{self, NearestTwo};
 use crate::{Block, LANES, Partial};
 
 /// Tiles that several assignments go over in turn are those that stay in the second-level cache meanwhile.
@@ -41,6 +43,8 @@ pub(super) enum Wanted<'a> {
     Partial(&'a mut Partial, Option<&'a mut [u16]>),
     /// [n_rows] written: a number not below the squared distance to the nearest centroid; nothing is settled for it.
     NearBounds(&'a mut [f32]),
+    /// [n_rows] written: the two nearest, with exact distances; of candidates without duplicates only.
+    Two(&'a mut [NearestTwo]),
     /// What changed since the last pass, and nothing read that cannot have changed.
     Changes(Remembering<'a>),
 }
@@ -126,8 +130,24 @@ unsafe fn label_group<L: Lanes, const TILES: usize>(
         None => &[],
     };
     let centroids = assignment.centroids;
+    if let Wanted::Two(all) = &mut assignment.wanted {
+        // SAFETY: passed on to the caller.
+        let best: BestTwo<L, TILES> = unsafe { score(&tiles, centroids, ahead) };
+        for (tile, &tile_idx) in group.iter().enumerate() {
+            let gap = centroids.certain_gap(block.tile_norms()[tile_idx]);
+            let first_row = tile_idx * LANES;
+            let out = &mut all[first_row..block.n_rows().min(first_row + LANES)];
+            // SAFETY: passed on to the caller.
+            unsafe {
+                let (labels, uncertain) = best.read(tile, gap);
+                rows.read::<L>(tiles[tile]);
+                measure_two(centroids, rows, &labels, uncertain, out);
+            }
+        }
+        return;
+    }
     // SAFETY: passed on to the caller.
-    let best = unsafe { score::<L, TILES>(&tiles, centroids, ahead) };
+    let best: Best<L, TILES> = unsafe { score(&tiles, centroids, ahead) };
     for tile in 0..TILES {
         let tile_idx = group[tile];
         if let Wanted::NearBounds(bounds) = &mut assignment.wanted {
@@ -162,7 +182,7 @@ unsafe fn label_group<L: Lanes, const TILES: usize>(
             );
         }
         match &mut assignment.wanted {
-            Wanted::NearBounds(_) => {}
+            Wanted::NearBounds(_) | Wanted::Two(_) => {}
             Wanted::Labels(all) => {
                 all[first_row..][..n_rows].copy_from_slice(&labels[..n_rows]);
             }
@@ -211,185 +231,35 @@ fn settle(
     n_settled
 }
 
-/// Best and second best score of each row of a group, and the position of the best.
-struct Best<L, const TILES: usize> {
-    score: [L; TILES],
-    second_score: [L; TILES],
-    /// Positions as floats: 65,535 and less are exact, and one kind of register is enough.
-    idx: [L; TILES],
-}
-
-/// What bounds on the rows of a tile follow from.
-pub(super) struct Scores {
-    pub(super) best: [f32; LANES],
-    pub(super) second: [f32; LANES],
-    /// `|x|^2`, rounded with each feature.
-    pub(super) squares: [f32; LANES],
-}
-
-impl<L: Lanes, const TILES: usize> Best<L, TILES> {
-    /// The positions of a tile's rows, and a bit for each row whose position is not certain.
-    #[inline(always)]
-    unsafe fn read(&self, tile: usize, gap: f32) -> ([u16; LANES], u32) {
-        let mut idxs = [0f32; LANES];
-        let mut uncertain = 0;
-        // SAFETY: passed on to the caller.
-        unsafe {
-            self.idx[tile].store(&mut idxs);
-            if self.second_score[tile].any_within(self.score[tile], gap) {
-                let (mut scores, mut second_scores) = ([0f32; LANES], [0f32; LANES]);
-                self.score[tile].store(&mut scores);
-                self.second_score[tile].store(&mut second_scores);
-                for lane in 0..LANES {
-                    uncertain |= u32::from(second_scores[lane] - scores[lane] <= gap) << lane;
-                }
-            }
-        }
-        // Through i32, for which every instruction set has a conversion. A loop: closures are not compiled for the instruction set.
-        let mut labels = [0; LANES];
-        for (label, idx) in labels.iter_mut().zip(idxs) {
-            *label = idx as i32 as u16;
-        }
-        (labels, uncertain)
-    }
-
-    /// The scores of a tile, and the squared norms of its rows.
-    #[inline(always)]
-    unsafe fn scores(&self, tile: usize, columns: &[[f32; LANES]]) -> Scores {
-        let mut scores = Scores {
-            best: [0.0; LANES],
-            second: [0.0; LANES],
-            squares: [0.0; LANES],
-        };
-        // SAFETY: passed on to the caller.
-        unsafe {
-            self.score[tile].store(&mut scores.best);
-            self.second_score[tile].store(&mut scores.second);
-            // Four sums side by side: one would wait for itself with each feature.
-            let mut negated = [L::splat(0.0); 4];
-            let (fours, rest) = columns.as_chunks::<4>();
-            for four in fours {
-                for (negated, column) in negated.iter_mut().zip(four) {
-                    let x = L::load(column);
-                    *negated = negated.minus_product(x, x);
-                }
-            }
-            for column in rest {
-                let x = L::load(column);
-                negated[0] = negated[0].minus_product(x, x);
-            }
-            let minus_one = L::splat(-1.0);
-            let [a, b, c, d] = negated;
-            let sum = a
-                .minus_product(b, minus_one)
-                .minus_product(c.minus_product(d, minus_one), minus_one);
-            L::splat(0.0)
-                .minus_product(sum, L::splat(1.0))
-                .store(&mut scores.squares);
-        }
-        scores
-    }
-}
-
-/// `tiles` [TILES][n_features]; the lines `ahead` are fetched meanwhile.
+/// The exact distances of a tile's rows to what is nearest and second; those whose bit is set are compared with all.
 #[inline(always)]
-unsafe fn score<L: Lanes, const TILES: usize>(
-    tiles: &[&[[f32; LANES]]; TILES],
+fn measure_two(
     centroids: &PackedCentroids,
-    ahead: &[[f32; LANES]],
-) -> Best<L, TILES> {
-    // SAFETY: passed on to the caller.
-    unsafe {
-        let mut best = Best {
-            score: [L::splat(f32::INFINITY); TILES],
-            second_score: [L::splat(f32::INFINITY); TILES],
-            idx: [L::splat(0.0); TILES],
+    rows: &Rows,
+    [labels, seconds]: &[[u16; LANES]; 2],
+    uncertain: u32,
+    out: &mut [NearestTwo],
+) {
+    let centroids = centroids.distinct();
+    for (lane, (two, row)) in out
+        .iter_mut()
+        .zip(rows.rows(centroids.n_features()))
+        .enumerate()
+    {
+        *two = if (uncertain >> lane) & 1 == 1 {
+            exact::nearest_two(row, centroids)
+        } else {
+            let (label, second) = (labels[lane], seconds[lane]);
+            let has_second = centroids.n_clusters() > 1;
+            NearestTwo {
+                label,
+                d2: exact::squared_distance(row, centroids.row(label.into())),
+                second: has_second.then_some(second),
+                second_d2: match has_second {
+                    true => exact::squared_distance(row, centroids.row(second.into())),
+                    false => u64::MAX,
+                },
+            }
         };
-        // Each panel fetches its share: all at once would fill the queue of the memory.
-        let (ahead, _) = ahead.as_chunks::<TILES>();
-        let share = ahead.len().div_ceil(centroids.panels.len());
-        let mut shares = ahead.chunks(share.max(1));
-        for panel in &centroids.panels {
-            let ahead = shares.next().unwrap_or_default();
-            match panel.bias.len() {
-                1 => score_panel::<L, TILES, 1>(tiles, panel, ahead, &mut best),
-                2 => score_panel::<L, TILES, 2>(tiles, panel, ahead, &mut best),
-                3 => score_panel::<L, TILES, 3>(tiles, panel, ahead, &mut best),
-                4 => score_panel::<L, TILES, 4>(tiles, panel, ahead, &mut best),
-                5 => score_panel::<L, TILES, 5>(tiles, panel, ahead, &mut best),
-                6 => score_panel::<L, TILES, 6>(tiles, panel, ahead, &mut best),
-                7 => score_panel::<L, TILES, 7>(tiles, panel, ahead, &mut best),
-                _ => score_panel::<L, TILES, MAX_PANEL_WIDTH>(tiles, panel, ahead, &mut best),
-            }
-        }
-        best
-    }
-}
-
-/// The scores of one panel stay in registers from the bias to the comparison.
-#[inline(always)]
-unsafe fn score_panel<L: Lanes, const TILES: usize, const WIDTH: usize>(
-    tiles: &[&[[f32; LANES]]; TILES],
-    panel: &Panel,
-    ahead: &[[[f32; LANES]; TILES]],
-    best: &mut Best<L, TILES>,
-) {
-    let n_features = tiles[0].len();
-    let mut same_length = *tiles;
-    for tile in &mut same_length {
-        *tile = &tile[..n_features];
-    }
-    let tiles = same_length;
-    let values = &panel.values.as_chunks::<WIDTH>().0[..n_features];
-    let bias = &panel.bias[..WIDTH];
-    // One line after the other: processors foresee a run of lines, and not three at a time.
-    let ahead = &ahead[..ahead.len().min(n_features)];
-    // SAFETY: passed on to the caller.
-    unsafe {
-        let mut scores = [[L::splat(0.0); TILES]; WIDTH];
-        for (scores, &bias) in scores.iter_mut().zip(bias) {
-            *scores = [L::splat(bias); TILES];
-        }
-        for (feature_idx, lines) in ahead.iter().enumerate() {
-            for line in lines {
-                L::prefetch(line);
-            }
-            subtract_products(&tiles, values, feature_idx, &mut scores);
-        }
-        for feature_idx in ahead.len()..n_features {
-            subtract_products(&tiles, values, feature_idx, &mut scores);
-        }
-        for (member, scores) in scores.into_iter().enumerate() {
-            let idx = L::splat((panel.first_idx + member) as f32);
-            for (tile, score) in scores.into_iter().enumerate() {
-                let least = best.score[tile];
-                best.idx[tile] = score.if_less(least, idx, best.idx[tile]);
-                best.second_score[tile] = best.second_score[tile].min(least.max(score));
-                best.score[tile] = least.min(score);
-            }
-        }
-    }
-}
-
-/// One feature's share in the scores of a panel.
-#[inline(always)]
-unsafe fn subtract_products<L: Lanes, const TILES: usize, const WIDTH: usize>(
-    tiles: &[&[[f32; LANES]]; TILES],
-    values: &[[f32; WIDTH]],
-    feature_idx: usize,
-    scores: &mut [[L; TILES]; WIDTH],
-) {
-    // SAFETY: passed on to the caller.
-    unsafe {
-        let mut x = [L::splat(0.0); TILES];
-        for tile in 0..TILES {
-            x[tile] = L::load(&tiles[tile][feature_idx]);
-        }
-        for member in 0..WIDTH {
-            let c = L::splat(values[feature_idx][member]);
-            for tile in 0..TILES {
-                scores[member][tile] = scores[member][tile].minus_product(x[tile], c);
-            }
-        }
     }
 }

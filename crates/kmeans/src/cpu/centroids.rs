@@ -67,6 +67,11 @@ impl PackedCentroids {
         }
     }
 
+    /// The centroids without duplicates.
+    pub(super) fn distinct(&self) -> &Centroids {
+        &self.distinct
+    }
+
     /// Whether no two centroids are the same.
     pub(super) fn are_all_distinct(&self) -> bool {
         self.n_clusters == self.index_of.len()

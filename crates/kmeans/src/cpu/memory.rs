@@ -6,139 +6,18 @@
 //! keeps the sum at which its gap may be used up, and is not read before. Everything is rounded to the safe side.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::assign::Scores;
-use super::centroids::PackedCentroids;
 use super::lanes::Lanes;
+use super::score::Scores;
 use super::sums::{Rows, add_rows, move_row};
+use super::travel::Travel;
 use crate::block::SEGMENT_ROWS;
-use crate::{Block, Centroids, LANES, Partial, exact};
+use crate::{Block, LANES, Partial};
 
-/// Bounds are 16-bit numbers of units; the widest gap there can be at the start of an epoch is this many of them.
-const UNITS_OF_WIDEST_GAP: f64 = 8192.0;
-/// An epoch ends, and with it all bounds, when centroids have travelled this many units: little room is left in 16 bits.
-const LAST_UNIT: f64 = 60_000.0;
 /// Taken off a bound for the roundings of turning a gap into units: ulps of `f32` at 2^16 are 2^-7.
 const UNIT_ROUNDING: f32 = 0.05;
 /// 16 bits, each with a half.
 const CLASSES_A_CLUSTER: u32 = 36;
-/// Sums of `f64` and roots are a few parts in 10^16 off.
-const ROUND_UP: f64 = 1.0 + 1e-12;
-
-/// Numbers epochs, so that no bound is ever held against a travel it does not come from. 0 is that of no bounds.
-static EPOCHS: AtomicU64 = AtomicU64::new(1);
-
-/// The centroids of one candidate from pass to pass, and how far they have come.
-#[derive(Clone)]
-pub struct Travel {
-    centroids: Centroids,
-    packed: PackedCentroids,
-    panel_width: usize,
-    keeps_bounds: bool,
-    /// Bounds of another epoch mean nothing.
-    epoch: u64,
-    /// Moves of the centroids in this epoch.
-    n_steps: u64,
-    /// Grid steps in a unit.
-    unit: f64,
-    /// [n_clusters] how much the gap of a row of each cluster may have shrunk since the epoch began, in grid steps.
-    shrunk: Vec<f64>,
-    /// As `shrunk`, of a row that may have belonged to any cluster.
-    most_shrunk: f64,
-    /// [n_clusters] `shrunk` in units, as it is and rounded up.
-    shrunk_units: Vec<(f32, u16)>,
-}
-
-impl Travel {
-    pub(super) fn new(centroids: Centroids, panel_width: usize) -> Self {
-        let mut travel = Self {
-            packed: PackedCentroids::new(&centroids, panel_width),
-            centroids,
-            panel_width,
-            keeps_bounds: false,
-            epoch: 0,
-            n_steps: 0,
-            unit: 1.0,
-            shrunk: Vec::new(),
-            most_shrunk: 0.0,
-            shrunk_units: Vec::new(),
-        };
-        travel.begin_epoch();
-        travel
-    }
-
-    /// Where the centroids are.
-    pub fn centroids(&self) -> &Centroids {
-        &self.centroids
-    }
-
-    pub(super) fn packed(&self) -> &PackedCentroids {
-        &self.packed
-    }
-
-    /// The next pass is one with the centroids `to`. With `keeps_bounds` it leaves bounds behind, which costs it about a tenth more;
-    /// without, those there are get dropped.
-    pub fn advance(&mut self, to: &Centroids, keeps_bounds: bool) {
-        self.keeps_bounds = keeps_bounds;
-        if *to == self.centroids {
-            return;
-        }
-        let same_shape = to.n_clusters() == self.centroids.n_clusters();
-        let steps: Vec<f64> = self
-            .centroids
-            .rows()
-            .zip(to.rows())
-            .map(|(from, to)| (exact::squared_distance(from, to) as f64).sqrt() * ROUND_UP)
-            .collect();
-        self.packed = PackedCentroids::new(to, self.panel_width);
-        self.centroids = to.clone();
-        if !same_shape {
-            return self.begin_epoch();
-        }
-        self.n_steps += 1;
-        let (mut first, mut first_idx, mut second) = (0.0, usize::MAX, 0.0);
-        for (idx, &step) in steps.iter().enumerate() {
-            if step > first {
-                (second, first, first_idx) = (first, step, idx);
-            } else if step > second {
-                second = step;
-            }
-        }
-        self.most_shrunk = (self.most_shrunk + first + first) * ROUND_UP;
-        for (idx, (shrunk, step)) in self.shrunk.iter_mut().zip(steps).enumerate() {
-            let other = if idx == first_idx { second } else { first };
-            *shrunk = (*shrunk + step + other) * ROUND_UP;
-        }
-        if self.most_shrunk / self.unit > LAST_UNIT {
-            self.begin_epoch();
-        } else {
-            self.count_units();
-        }
-    }
-
-    fn begin_epoch(&mut self) {
-        self.epoch = EPOCHS.fetch_add(1, Ordering::Relaxed);
-        self.n_steps = 0;
-        // No gap is wider than two centroids are apart.
-        let widest = 2.0 * self.packed.max_norm_from_mean();
-        self.unit = (widest / UNITS_OF_WIDEST_GAP).max(1e-3);
-        self.most_shrunk = 0.0;
-        self.shrunk = vec![0.0; self.centroids.n_clusters()];
-        self.count_units();
-    }
-
-    fn count_units(&mut self) {
-        let units = self.shrunk.iter().map(|shrunk| shrunk / self.unit);
-        let rounded = units.map(|units| (units as f32, units.ceil() as u16));
-        self.shrunk_units = rounded.collect();
-    }
-
-    /// `most_shrunk` in units.
-    fn most_units(&self) -> f64 {
-        self.most_shrunk / self.unit
-    }
-}
 
 /// What passes on behalf of one candidate leave behind for one block. Private to a worker; droppable at any time.
 #[derive(Debug, Clone, Default)]
@@ -226,7 +105,7 @@ impl BlockMemory {
                 u32::from(label) * CLASSES_A_CLUSTER + 2 * n_bits + half
             })
             .collect();
-        let n_classes = travel.centroids.n_clusters() * CLASSES_A_CLUSTER as usize;
+        let n_classes = travel.centroids().n_clusters() * CLASSES_A_CLUSTER as usize;
         let mut order = Vec::with_capacity(classes.len());
         for (segment_idx, classes) in classes.chunks(SEGMENT_ROWS).enumerate() {
             order.extend(
@@ -251,7 +130,7 @@ impl BlockMemory {
     /// Ready for a pass over `block` with the centroids of `travel`.
     pub(super) fn remember<'a>(&'a mut self, block: &Block, travel: &'a Travel) -> Remembering<'a> {
         let n_tiles = block.n_rows().div_ceil(LANES);
-        let (n_clusters, n_features) = (travel.centroids.n_clusters(), block.n_features());
+        let (n_clusters, n_features) = (travel.centroids().n_clusters(), block.n_features());
         let fits = |partial: &Partial| {
             (partial.counts.len(), partial.sums.len()) == (n_clusters, n_clusters * n_features)
         };
@@ -386,20 +265,20 @@ impl Remembering<'_> {
         let own = &mut self.memory.bounds;
         let at = tile_idx * LANES;
         // A twin of the nearest centroid leaves no gap, and twins were merged before the scores.
-        if !travel.packed.are_all_distinct() {
+        if !travel.packed().are_all_distinct() {
             own.of_row[at..at + LANES].fill(0);
             own.of_tile[tile_idx] = 0;
             return;
         }
-        let error = travel.packed.distance_error(row_norm);
+        let error = travel.packed().distance_error(row_norm);
         let per_unit = (1.0 / travel.unit) as f32;
         let (slop, rounding) = (error.of_square, error.of_root * per_unit + UNIT_ROUNDING);
         // In steps that vectorise, each for all lanes.
         let mut gaps = [0f32; LANES];
-        for lane in 0..LANES {
+        for (lane, gap) in gaps.iter_mut().enumerate() {
             let near = scores.squares[lane] + 2.0 * scores.best[lane] + slop;
             let far = scores.squares[lane] + 2.0 * scores.second[lane] - slop;
-            gaps[lane] = far.max(0.0).sqrt() - near.max(0.0).sqrt();
+            *gap = far.max(0.0).sqrt() - near.max(0.0).sqrt();
         }
         let mut shrunk = [(0f32, 0u16); LANES];
         for (shrunk, label) in shrunk.iter_mut().zip(labels) {
@@ -473,7 +352,7 @@ impl Remembering<'_> {
 mod tests {
     use super::*;
     use crate::cpu::CpuBackend;
-    use crate::{Backend, lloyd};
+    use crate::{Backend, Centroids, lloyd};
 
     /// Passes of a small fit, plain and remembering; `spoil` may change what the second ones go by.
     fn n_wrong_passes(spoil: impl Fn(&mut Travel)) -> usize {
@@ -524,24 +403,5 @@ mod tests {
             travel.count_units();
         };
         assert!(n_wrong_passes(own_only) > 0);
-    }
-
-    #[test]
-    fn an_epoch_ends_before_its_numbers_do() {
-        let backend = CpuBackend::new();
-        let mut travel = backend.travel(Centroids::new(1, vec![0, 100]));
-        let epoch = travel.epoch;
-        let mut n_epochs = 0;
-        let mut last = epoch;
-        for pass in 1..2_000 {
-            travel.advance(
-                &Centroids::new(1, vec![pass % 2 * 3, 100 + pass % 2 * 3]),
-                true,
-            );
-            assert!(travel.most_units() <= LAST_UNIT);
-            n_epochs += usize::from(travel.epoch != last);
-            last = travel.epoch;
-        }
-        assert!(n_epochs > 2, "{n_epochs}");
     }
 }

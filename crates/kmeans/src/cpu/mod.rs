@@ -6,16 +6,20 @@ mod lanes;
 mod memory;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+mod score;
 mod sums;
+mod travel;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+use crate::exact::{self, NearestTwo};
 use crate::{Backend, BackendError, Block, BlockLabels, Centroids, Partial};
 use assign::{Assignment, Wanted, sweep};
 use centroids::PackedCentroids;
 use lanes::Scalar;
 
-pub use memory::{BlockMemory, Effort, Travel};
+pub use memory::{BlockMemory, Effort};
+pub use travel::Travel;
 
 /// Instruction sets that the kernels are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,6 +129,21 @@ impl CpuBackend {
             block,
             &mut [Assignment::new(&packed, Wanted::Labels(labels))],
         );
+    }
+
+    /// The two centroids nearest to every row of `block`, with their exact distances; `out` becomes [n_rows].
+    ///
+    /// # Panics
+    /// As [`CpuBackend::labels`].
+    pub fn nearest_two(&self, block: &Block, centroids: &Centroids, out: &mut Vec<NearestTwo>) {
+        let packed = self.pack(block, centroids);
+        if !packed.are_all_distinct() {
+            // Of twins one is the nearest of many rows and the other its second: nothing that scores could tell apart.
+            return exact::nearest_two_in_block(block, centroids, out);
+        }
+        out.clear();
+        out.resize(block.n_rows(), NearestTwo::NOTHING);
+        self.sweep(block, &mut [Assignment::new(&packed, Wanted::Two(out))]);
     }
 
     /// For each row of `block` a number not below its squared distance to the nearest of `centroids`, and close to it: `bounds` becomes

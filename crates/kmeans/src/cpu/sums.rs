@@ -9,6 +9,25 @@ use crate::{LANES, Partial};
 #[derive(Debug, Default)]
 pub(super) struct Rows(Vec<i32>);
 
+impl Rows {
+    /// Takes the rows of a tile: `columns` [n_features].
+    ///
+    /// # Safety
+    /// As for [`Lanes`].
+    #[inline(always)]
+    pub(super) unsafe fn read<L: Lanes>(&mut self, columns: &[[f32; LANES]]) {
+        self.0.resize(LANES * columns.len(), 0);
+        // SAFETY: passed on to the caller.
+        unsafe { to_rows::<L>(columns, &mut self.0) };
+    }
+
+    /// [LANES] rows of [n_features].
+    #[inline(always)]
+    pub(super) fn rows(&self, n_features: usize) -> impl Iterator<Item = &[i32]> {
+        self.0.chunks_exact(n_features)
+    }
+}
+
 /// Adds the rows of a tile to counts and sums: `columns` [n_features], `labels` [n_rows in the tile].
 ///
 /// # Safety
@@ -21,10 +40,9 @@ pub(super) unsafe fn add_rows<L: Lanes>(
     partial: &mut Partial,
 ) {
     let n_features = columns.len();
-    rows.0.resize(LANES * n_features, 0);
     // SAFETY: passed on to the caller.
-    unsafe { to_rows::<L>(columns, &mut rows.0) };
-    for (row, &label) in rows.0.chunks_exact(n_features).zip(labels) {
+    unsafe { rows.read::<L>(columns) };
+    for (row, &label) in rows.rows(n_features).zip(labels) {
         let label = usize::from(label);
         partial.counts[label] += 1;
         let sums = &mut partial.sums[label * n_features..][..n_features];

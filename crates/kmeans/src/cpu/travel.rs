@@ -1,0 +1,152 @@
+//! How far the centroids of a candidate have come, and what that does to bounds on rows.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::centroids::PackedCentroids;
+use crate::{Centroids, exact};
+
+/// Bounds are 16-bit numbers of units; the widest gap there can be at the start of an epoch is this many of them.
+const UNITS_OF_WIDEST_GAP: f64 = 8192.0;
+/// An epoch ends, and with it all bounds, when centroids have travelled this many units: little room is left in 16 bits.
+const LAST_UNIT: f64 = 60_000.0;
+/// Sums of `f64` and roots are a few parts in 10^16 off.
+const ROUND_UP: f64 = 1.0 + 1e-12;
+
+/// Numbers epochs, so that no bound is ever held against a travel it does not come from. 0 is that of no bounds.
+static EPOCHS: AtomicU64 = AtomicU64::new(1);
+
+/// The centroids of one candidate from pass to pass, and how far they have come.
+#[derive(Clone)]
+pub struct Travel {
+    centroids: Centroids,
+    packed: PackedCentroids,
+    panel_width: usize,
+    pub(super) keeps_bounds: bool,
+    /// Bounds of another epoch mean nothing.
+    pub(super) epoch: u64,
+    /// Moves of the centroids in this epoch.
+    pub(super) n_steps: u64,
+    /// Grid steps in a unit.
+    pub(super) unit: f64,
+    /// [n_clusters] how much the gap of a row of each cluster may have shrunk since the epoch began, in grid steps.
+    pub(super) shrunk: Vec<f64>,
+    /// As `shrunk`, of a row that may have belonged to any cluster.
+    pub(super) most_shrunk: f64,
+    /// [n_clusters] `shrunk` in units, as it is and rounded up.
+    pub(super) shrunk_units: Vec<(f32, u16)>,
+}
+
+impl Travel {
+    pub(super) fn new(centroids: Centroids, panel_width: usize) -> Self {
+        let mut travel = Self {
+            packed: PackedCentroids::new(&centroids, panel_width),
+            centroids,
+            panel_width,
+            keeps_bounds: false,
+            epoch: 0,
+            n_steps: 0,
+            unit: 1.0,
+            shrunk: Vec::new(),
+            most_shrunk: 0.0,
+            shrunk_units: Vec::new(),
+        };
+        travel.begin_epoch();
+        travel
+    }
+
+    /// Where the centroids are.
+    pub fn centroids(&self) -> &Centroids {
+        &self.centroids
+    }
+
+    pub(super) fn packed(&self) -> &PackedCentroids {
+        &self.packed
+    }
+
+    /// The next pass is one with the centroids `to`. With `keeps_bounds` it leaves bounds behind, which costs it about a tenth more;
+    /// without, those there are get dropped.
+    pub fn advance(&mut self, to: &Centroids, keeps_bounds: bool) {
+        self.keeps_bounds = keeps_bounds;
+        if *to == self.centroids {
+            return;
+        }
+        let same_shape = to.n_clusters() == self.centroids.n_clusters();
+        let steps: Vec<f64> = self
+            .centroids
+            .rows()
+            .zip(to.rows())
+            .map(|(from, to)| (exact::squared_distance(from, to) as f64).sqrt() * ROUND_UP)
+            .collect();
+        self.packed = PackedCentroids::new(to, self.panel_width);
+        self.centroids = to.clone();
+        if !same_shape {
+            return self.begin_epoch();
+        }
+        self.n_steps += 1;
+        let (mut first, mut first_idx, mut second) = (0.0, usize::MAX, 0.0);
+        for (idx, &step) in steps.iter().enumerate() {
+            if step > first {
+                (second, first, first_idx) = (first, step, idx);
+            } else if step > second {
+                second = step;
+            }
+        }
+        self.most_shrunk = (self.most_shrunk + first + first) * ROUND_UP;
+        for (idx, (shrunk, step)) in self.shrunk.iter_mut().zip(steps).enumerate() {
+            let other = if idx == first_idx { second } else { first };
+            *shrunk = (*shrunk + step + other) * ROUND_UP;
+        }
+        if self.most_shrunk / self.unit > LAST_UNIT {
+            self.begin_epoch();
+        } else {
+            self.count_units();
+        }
+    }
+
+    fn begin_epoch(&mut self) {
+        self.epoch = EPOCHS.fetch_add(1, Ordering::Relaxed);
+        self.n_steps = 0;
+        // No gap is wider than two centroids are apart.
+        let widest = 2.0 * self.packed.max_norm_from_mean();
+        self.unit = (widest / UNITS_OF_WIDEST_GAP).max(1e-3);
+        self.most_shrunk = 0.0;
+        self.shrunk = vec![0.0; self.centroids.n_clusters()];
+        self.count_units();
+    }
+
+    pub(super) fn count_units(&mut self) {
+        let units = self.shrunk.iter().map(|shrunk| shrunk / self.unit);
+        let rounded = units.map(|units| (units as f32, units.ceil() as u16));
+        self.shrunk_units = rounded.collect();
+    }
+
+    /// `most_shrunk` in units.
+    pub(super) fn most_units(&self) -> f64 {
+        self.most_shrunk / self.unit
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::CpuBackend;
+
+    #[test]
+    fn an_epoch_ends_before_its_numbers_do() {
+        let backend = CpuBackend::new();
+        let mut travel = backend.travel(Centroids::new(1, vec![0, 100]));
+        let epoch = travel.epoch;
+        let mut n_epochs = 0;
+        let mut last = epoch;
+        for pass in 1..2_000 {
+            travel.advance(
+                &Centroids::new(1, vec![pass % 2 * 3, 100 + pass % 2 * 3]),
+                true,
+            );
+            assert!(travel.most_units() <= LAST_UNIT);
+            n_epochs += usize::from(travel.epoch != last);
+            last = travel.epoch;
+        }
+        assert!(n_epochs > 2, "{n_epochs}");
+    }
+}
