@@ -48,6 +48,44 @@ impl Budget {
     fn give_back(&self, n_bytes: usize) {
         self.used_bytes.fetch_sub(n_bytes, Ordering::Relaxed);
     }
+
+    /// Takes memory for something else than a block, if there is as much.
+    pub fn lease(self: &Arc<Self>, n_bytes: usize) -> Option<Lease> {
+        self.take(n_bytes).then(|| Lease {
+            budget: self.clone(),
+            n_bytes,
+        })
+    }
+}
+
+/// Memory of a [`Budget`], until dropped.
+#[derive(Debug)]
+pub struct Lease {
+    budget: Arc<Budget>,
+    n_bytes: usize,
+}
+
+impl Lease {
+    /// Bytes taken.
+    pub fn n_bytes(&self) -> usize {
+        self.n_bytes
+    }
+
+    /// Takes up to `n_bytes` out of it.
+    pub fn split(&mut self, n_bytes: usize) -> Self {
+        let n_bytes = n_bytes.min(self.n_bytes);
+        self.n_bytes -= n_bytes;
+        Self {
+            budget: self.budget.clone(),
+            n_bytes,
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.budget.give_back(self.n_bytes);
+    }
 }
 
 /// Keeps blocks for as long as a run lasts; may be shared by many threads.

@@ -7,6 +7,7 @@ use arrow::array::{ArrayRef, Float64Array, Int32Array, RecordBatch, UInt32Array}
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use clientele_data::ids::Ids;
 use clientele_data::manifest::ShardId;
+use clientele_data::short_hash::{SHORT_BYTES, ShortHasher};
 use clientele_data::{DataError, Folder, NewFile};
 use clientele_kmeans::exact::NearestTwo;
 use clientele_protocol::RowHashSum;
@@ -129,6 +130,8 @@ pub fn margin(row: &NearestTwo) -> Option<f64> {
 /// Sum of the rows' hashes; a row is its id, label and exact distances, whatever file or place it is in.
 fn hash_rows(ids: &Ids, rows: &[NearestTwo], source_rows: Option<&[u32]>) -> RowHashSum {
     let mut sum = RowHashSum::default();
+    let mut add = |hash| sum.merge(&RowHashSum::from_le_bytes(hash));
+    let mut hasher = ShortHasher::default();
     let mut bytes = Vec::new();
     for (row_idx, row) in rows.iter().enumerate() {
         let source_row = source_rows.map_or(row_idx, |kept| kept[row_idx] as usize);
@@ -139,8 +142,13 @@ fn hash_rows(ids: &Ids, rows: &[NearestTwo], source_rows: Option<&[u32]>) -> Row
             bytes.extend_from_slice(&second.to_le_bytes());
             bytes.extend_from_slice(&row.second_d2.to_le_bytes());
         }
-        sum.add(&blake3::hash(&bytes));
+        match bytes.len() <= SHORT_BYTES {
+            true => hasher.push(&bytes, &mut add),
+            // A long text.
+            false => add(*blake3::hash(&bytes).as_bytes()),
+        }
     }
+    hasher.finish(&mut add);
     sum
 }
 

@@ -5,11 +5,15 @@
 
 mod assignments;
 mod engine;
+mod finish;
 mod in_process;
+mod ingest;
+mod kept;
 mod labels;
 pub mod remote;
 mod rows;
 mod stages;
+mod tallies;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -23,6 +27,7 @@ pub use engine::{BackendChoice, EngineOptions};
 use engine::Engine;
 pub use in_process::InProcess;
 
+use kept::Kept;
 use labels::LabelCache;
 use rows::{Residents, Rows};
 
@@ -110,6 +115,8 @@ pub struct Worker {
     /// The rows on the grid, once there is a transform.
     rows: Mutex<Option<Arc<Rows>>>,
     labels: LabelCache,
+    /// Rows that are not on the grid yet.
+    kept: Kept,
 }
 
 impl Worker {
@@ -123,6 +130,7 @@ impl Worker {
             labels: LabelCache::new(for_rows / LABEL_SHARE),
             resources,
             rows: Mutex::new(None),
+            kept: Kept::default(),
         }
     }
 
