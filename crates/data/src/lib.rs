@@ -30,6 +30,7 @@ pub mod run_dir;
 mod schema;
 pub mod short_hash;
 mod source;
+mod spill;
 pub mod stats;
 pub mod store;
 mod stores;

@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use clientele_kmeans::{Block, LANES};
-
 use crate::DataError;
 use crate::ingest::GridBlock;
 use crate::manifest::BlockId;
-use crate::positioned::{read_exact_at, write_all_at};
+use crate::positioned::write_all_at;
+use crate::spill::{Room, Spilled, encode, will_need};
 
 /// Memory for blocks, shared by the stores of one process.
 #[derive(Debug)]
@@ -97,6 +97,8 @@ pub struct BlockStore {
     budget: Arc<Budget>,
     spill_dir: PathBuf,
     state: Mutex<State>,
+    /// As many as blocks that were looked at at one time.
+    rooms: Arc<Mutex<Vec<Room>>>,
 }
 
 #[derive(Debug, Default)]
@@ -114,16 +116,42 @@ enum Slot {
     Spilled(Spilled),
 }
 
-/// Where a block lies in the file, and its shape.
-#[derive(Debug, Clone)]
-struct Spilled {
-    file: Arc<File>,
-    offset: u64,
-    hash: blake3::Hash,
-    n_rows: usize,
-    n_features: usize,
-    has_values: bool,
-    has_source_rows: bool,
+/// A block of a store, for as long as it is looked at.
+#[derive(Debug)]
+pub struct Held(Holding);
+
+#[derive(Debug)]
+enum Holding {
+    Resident(Arc<GridBlock>),
+    Read {
+        /// There until dropped.
+        block: Option<GridBlock>,
+        rooms: Arc<Mutex<Vec<Room>>>,
+    },
+}
+
+impl Deref for Held {
+    type Target = GridBlock;
+
+    fn deref(&self) -> &GridBlock {
+        match &self.0 {
+            Holding::Resident(block) => block,
+            Holding::Read { block, .. } => block.as_ref().expect("there until dropped"),
+        }
+    }
+}
+
+impl Drop for Held {
+    /// What a block was read into serves the next one: fresh memory costs more than decoding.
+    fn drop(&mut self) {
+        if let Holding::Read { block, rooms } = &mut self.0
+            && let Some(block) = block.take()
+        {
+            let (tiles, keys) = block.block.into_parts();
+            let mut rooms = rooms.lock().unwrap_or_else(PoisonError::into_inner);
+            rooms.push(Room { tiles, keys });
+        }
+    }
 }
 
 impl BlockStore {
@@ -134,6 +162,7 @@ impl BlockStore {
             budget,
             spill_dir: spill_dir.into(),
             state,
+            rooms: Arc::default(),
         }
     }
 
@@ -152,14 +181,14 @@ impl BlockStore {
                 return Ok(());
             }
         }
-        let bytes = encode(&block);
+        let (bytes, checksum) = encode(&block);
         let (file, offset) = self.reserve(bytes.len() as u64)?;
         write_all_at(&file, &bytes, offset)
             .map_err(|error| DataError::io("spill rows to", &self.spill_dir, error))?;
         let spilled = Spilled {
             file,
             offset,
-            hash: blake3::hash(&bytes),
+            checksum,
             n_rows: block.block.n_rows(),
             n_features: block.block.n_features(),
             has_values: block.values.is_some(),
@@ -169,21 +198,42 @@ impl BlockStore {
         Ok(())
     }
 
-    /// A block, from memory or disk; a spilled one is read anew each time and lives as long as the answer.
+    /// A block, from memory or disk; a spilled one is read anew each time.
     ///
     /// # Errors
     /// [`DataError::Unknown`] for a block never inserted; [`DataError::SpillDamaged`] when the file holds other bytes than were
     /// written; [`DataError::Io`].
-    pub fn get(&self, id: BlockId) -> Result<Arc<GridBlock>, DataError> {
+    pub fn get(&self, id: BlockId) -> Result<Held, DataError> {
         let slot = self.lock().slots.get(&id).cloned();
         match slot {
-            Some(Slot::Resident(block)) => Ok(block),
-            Some(Slot::Spilled(spilled)) => spilled.read(id, &self.spill_dir).map(Arc::new),
+            Some(Slot::Resident(block)) => Ok(Held(Holding::Resident(block))),
+            Some(Slot::Spilled(spilled)) => {
+                let rooms = self.rooms.clone();
+                let room = rooms.lock().unwrap_or_else(PoisonError::into_inner).pop();
+                let block = spilled.read(id, room.unwrap_or_default(), &self.spill_dir)?;
+                let block = Some(block);
+                Ok(Held(Holding::Read { block, rooms }))
+            }
             None => Err(DataError::Unknown {
                 what: "block",
                 id: id.0,
             }),
         }
+    }
+
+    /// Lets the system read spilled blocks that will be asked for soon while others are computed on. Those that are in memory cost
+    /// nothing, and no answer depends on it.
+    pub fn read_ahead(&self, ids: &[BlockId]) {
+        let spilled: Vec<Spilled> = {
+            let state = self.lock();
+            let slots = ids.iter().filter_map(|id| state.slots.get(id));
+            let spilled = slots.filter_map(|slot| match slot {
+                Slot::Resident(_) => None,
+                Slot::Spilled(spilled) => Some(spilled.clone()),
+            });
+            spilled.collect()
+        };
+        spilled.iter().for_each(will_need);
     }
 
     /// Whether the block is here.
@@ -241,141 +291,12 @@ impl Drop for BlockStore {
     }
 }
 
-/// Grid values take 23 bits; they are stored as 24: for each [`LANES`] of them the low 16 bits, then the high 8.
-const LANE_BYTES: usize = LANES * 3;
-/// Lanes decoded at a time, so that the bytes are hashed and unpacked while they are in cache: 192 KiB.
-const CHUNK_LANES: usize = 4_096;
-/// Adding 1.5 x 2^23 to a grid value puts it, plus 2^22, into the low 23 bits of the float.
-const LIFT: f32 = 12_582_912.0;
-const LIFTED_HIGH_BITS: u32 = 0x4b00_0000;
-
-fn encode(block: &GridBlock) -> Vec<u8> {
-    let rows = &block.block;
-    let (values, source_rows) = (block.values.as_deref(), block.source_rows.as_deref());
-    let mut bytes = vec![0; rows.tiles().len() / LANES * LANE_BYTES];
-    for (lanes, out) in rows
-        .tiles()
-        .chunks_exact(LANES)
-        .zip(bytes.chunks_exact_mut(LANE_BYTES))
-    {
-        let (low, high) = out.split_at_mut(LANES * 2);
-        for ((value, low), high) in lanes.iter().zip(low.chunks_exact_mut(2)).zip(high) {
-            let bits = (value + LIFT).to_bits();
-            low.copy_from_slice(&(bits as u16).to_le_bytes());
-            *high = (bits >> 16) as u8;
-        }
-    }
-    bytes.extend(rows.keys().iter().flat_map(|key| key.to_le_bytes()));
-    bytes.extend(
-        values
-            .unwrap_or_default()
-            .iter()
-            .flat_map(|value| value.to_le_bytes()),
-    );
-    bytes.extend(
-        source_rows
-            .unwrap_or_default()
-            .iter()
-            .flat_map(|row| row.to_le_bytes()),
-    );
-    bytes
-}
-
-#[inline]
-fn decode_lanes(bytes: &[u8], out: &mut [f32]) {
-    for (bytes, lanes) in bytes
-        .chunks_exact(LANE_BYTES)
-        .zip(out.chunks_exact_mut(LANES))
-    {
-        let (low, high) = bytes.split_at(LANES * 2);
-        for ((low, high), value) in low.chunks_exact(2).zip(high).zip(lanes) {
-            let low = u16::from_le_bytes([low[0], low[1]]);
-            let bits = u32::from(low) | u32::from(*high) << 16 | LIFTED_HIGH_BITS;
-            *value = f32::from_bits(bits) - LIFT;
-        }
-    }
-}
-
-impl Spilled {
-    fn read(&self, id: BlockId, spill_dir: &Path) -> Result<GridBlock, DataError> {
-        let mut reader = Reader {
-            spilled: self,
-            offset: self.offset,
-            hasher: blake3::Hasher::new(),
-        };
-        let unreadable = |error| DataError::io("read spilled rows from", spill_dir, error);
-        let mut tiles = vec![0.0; self.n_rows.div_ceil(LANES) * LANES * self.n_features];
-        let mut chunk = vec![0; CHUNK_LANES * LANE_BYTES];
-        for lanes in tiles.chunks_mut(CHUNK_LANES * LANES) {
-            let bytes = &mut chunk[..lanes.len() / LANES * LANE_BYTES];
-            reader.fill(bytes).map_err(unreadable)?;
-            decode_lanes(bytes, lanes);
-        }
-        let keys = reader
-            .numbers(true, u64::from_le_bytes)
-            .map_err(unreadable)?;
-        let values = reader
-            .numbers(self.has_values, i64::from_le_bytes)
-            .map_err(unreadable)?;
-        let source_rows = reader
-            .numbers(self.has_source_rows, u32::from_le_bytes)
-            .map_err(unreadable)?;
-        let damaged = DataError::SpillDamaged { block: id };
-        if reader.hasher.finalize() != self.hash {
-            return Err(damaged);
-        }
-        let block = Block::from_tiles(
-            u64::from(id.0),
-            self.n_features,
-            tiles,
-            keys.unwrap_or_default(),
-        );
-        Ok(GridBlock {
-            block: block.map_err(|_| damaged)?,
-            values,
-            source_rows,
-        })
-    }
-}
-
-/// Reads one spilled block from front to back.
-struct Reader<'a> {
-    spilled: &'a Spilled,
-    offset: u64,
-    hasher: blake3::Hasher,
-}
-
-impl Reader<'_> {
-    fn fill(&mut self, bytes: &mut [u8]) -> std::io::Result<()> {
-        read_exact_at(&self.spilled.file, bytes, self.offset)?;
-        self.hasher.update(bytes);
-        self.offset += bytes.len() as u64;
-        Ok(())
-    }
-
-    /// One number a row, if there are any.
-    fn numbers<T, const N: usize>(
-        &mut self,
-        are_there: bool,
-        from_bytes: fn([u8; N]) -> T,
-    ) -> std::io::Result<Option<Vec<T>>> {
-        if !are_there {
-            return Ok(None);
-        }
-        let mut bytes = vec![0; self.spilled.n_rows * N];
-        self.fill(&mut bytes)?;
-        let (numbers, _) = bytes.as_chunks::<N>();
-        Ok(Some(
-            numbers.iter().map(|bytes| from_bytes(*bytes)).collect(),
-        ))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ErrorKind;
-    use clientele_kmeans::GRID_LIMIT;
+    use crate::positioned::read_exact_at;
+    use clientele_kmeans::{Block, GRID_LIMIT};
 
     fn block(id: u32, n_rows: usize, has_rest: bool) -> GridBlock {
         let limit = GRID_LIMIT - 1;
@@ -421,6 +342,7 @@ mod tests {
             std::thread::scope(|scope| {
                 for _ in 0..3 {
                     scope.spawn(|| {
+                        store.read_ahead(&[BlockId(2), BlockId(1), BlockId(77)]);
                         for (id, block) in (0..).map(BlockId).zip(&blocks) {
                             assert_eq!(*store.get(id).unwrap(), *block);
                         }

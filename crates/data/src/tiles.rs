@@ -229,11 +229,13 @@ impl Places<'_> {
 impl RawTiles {
     fn new(run: &Run<'_>, at: usize) -> Self {
         let (n_rows, n_features) = (run.block(at).n_rows, run.manifest.n_features());
+        let tiles = vec![0.0; n_rows.div_ceil(LANES) * LANES * n_features];
+        large_pages(&tiles);
         Self {
             id: run.ids[at],
             n_rows,
             n_features,
-            tiles: vec![0.0; n_rows.div_ceil(LANES) * LANES * n_features],
+            tiles,
             wide: vec![None; n_features],
             counts: vec![ColumnCounts::default(); n_features],
             size_bytes: block_bytes(run.manifest, n_rows),
@@ -397,4 +399,22 @@ impl RawTiles {
 /// Tiles of `stride` floats that pass through the cache at a time.
 fn strip_tiles(stride: usize) -> usize {
     (STRIP_BYTES / size_of::<f32>() / stride).max(1)
+}
+
+/// Asks the system for pages of 2 MiB under memory that is not used yet: one fault instead of 512, and columns that are written a
+/// stride apart find their pages sooner.
+fn large_pages(values: &[f32]) {
+    #[cfg(target_os = "linux")]
+    {
+        const PAGE_BYTES: usize = 2 << 20;
+        let bytes = values.as_ptr_range();
+        let start = (bytes.start as usize).next_multiple_of(PAGE_BYTES);
+        let end = bytes.end as usize / PAGE_BYTES * PAGE_BYTES;
+        if start < end {
+            // SAFETY: the pages lie within memory that is ours, and this advice changes no byte of it. It need not be taken.
+            unsafe { libc::madvise(start as *mut _, end - start, libc::MADV_HUGEPAGE) };
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = values;
 }

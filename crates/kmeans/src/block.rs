@@ -104,6 +104,11 @@ impl Block {
         })
     }
 
+    /// Its tiles and keys, to be filled again.
+    pub fn into_parts(self) -> (Vec<f32>, Vec<u64>) {
+        (self.tiles, self.keys)
+    }
+
     /// Names the block within its run.
     pub fn id(&self) -> u64 {
         self.id

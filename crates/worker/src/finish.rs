@@ -1,5 +1,7 @@
 //! Labels of the final model: one part a shard, and what the rows of each cluster add up to.
 
+use std::sync::{Mutex, PoisonError};
+
 use clientele_data::DataError;
 use clientele_data::ingest::GridBlock;
 use clientele_data::manifest::ShardId;
@@ -27,17 +29,23 @@ impl Worker {
         let has_values = self.job().manifest.value().is_some();
         let zero =
             || FinalPartial::zero(centroids.n_clusters(), centroids.n_features(), has_values);
-        let add_shard = |mut partial: FinalPartial, shard: &ShardId| {
+        // One partial a thread: histograms are large.
+        let partials = Mutex::new(Vec::new());
+        let lock = || partials.lock().unwrap_or_else(PoisonError::into_inner);
+        shards.par_iter().try_for_each(|shard| {
+            let partial = lock().pop();
+            let mut partial = partial.unwrap_or_else(zero);
             self.finish_shard(*shard, rows, transform, centroids, &mut partial)?;
-            Ok::<_, DataError>(partial)
-        };
-        shards
-            .par_iter()
-            .try_fold(zero, add_shard)
-            .try_reduce(zero, |mut a, b| {
-                a.merge(&b);
-                Ok(a)
-            })
+            lock().push(partial);
+            Ok::<_, DataError>(())
+        })?;
+        let partials = partials.into_inner();
+        let partials = partials.unwrap_or_else(PoisonError::into_inner).into_iter();
+        let merged = partials.reduce(|mut a, b| {
+            a.merge(&b);
+            a
+        });
+        Ok(merged.unwrap_or_else(zero))
     }
 
     fn finish_shard(
