@@ -99,8 +99,10 @@ pub fn read_tiles<E: From<DataError>>(
             }
             if let Some((request, partial)) = &mut statistics {
                 let features = request.features.iter().zip(&mut partial.features);
-                let asked = columns.iter_mut().zip(features);
-                asked.for_each(|(column, statistics)| column.statistics = Some(statistics));
+                for (column, (asked, seen)) in columns.iter_mut().zip(features) {
+                    // An answer says nothing of what was not asked for, whoever gives it.
+                    column.statistics = asked.is_wanted().then_some((asked, seen));
+                }
                 partial.n_rows += n_rows(&run) as u64;
             }
             decode(&run, spread, columns)?;
