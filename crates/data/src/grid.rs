@@ -31,6 +31,7 @@ pub(crate) struct Gridder {
     shape: Shape,
     mean: f64,
     sd: f64,
+    is_scaled: bool,
     offset: f64,
     steps_per_unit: f64,
     /// In the place of NaN.
@@ -46,6 +47,7 @@ impl Gridder {
             shape: feature.kind,
             mean: feature.mean,
             sd: feature.sd,
+            is_scaled: feature.sd != 1.0,
             offset: feature.offset,
             steps_per_unit,
             impute: feature.impute.unwrap_or(f64::NAN),
@@ -95,7 +97,12 @@ impl Gridder {
         }
         shape_lanes(self.shape, self.clip_low, &mut shaped);
         for lane in 0..LANES {
-            let steps = ((shaped[lane] - self.mean) / self.sd - self.offset) * self.steps_per_unit;
+            let scaled = match self.is_scaled {
+                true => (shaped[lane] - self.mean) / self.sd,
+                // What dividing by one leaves, sooner.
+                false => shaped[lane] - self.mean,
+            };
+            let steps = (scaled - self.offset) * self.steps_per_unit;
             let q = (steps + ROUNDER) - ROUNDER;
             lanes.sum[lane] += q;
             lanes.squares[lane] += q * q;

@@ -22,6 +22,7 @@ pub mod input;
 mod location;
 mod log1p;
 pub mod manifest;
+pub mod memory;
 mod objects;
 mod open_file;
 mod positioned;

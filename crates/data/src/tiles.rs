@@ -11,6 +11,7 @@ use crate::grid::{Gridder, Seen};
 use crate::ids::{Fingerprint, row_key};
 use crate::ingest::{GridBlock, IngestPartial, check_impute};
 use crate::manifest::{BlockId, Manifest, ShardId};
+use crate::memory::large_pages;
 use crate::stats::{self, FeatureRequest, FeatureStats, StatsPartial, StatsRequest};
 use crate::transform::Transform;
 
@@ -401,22 +402,4 @@ impl RawTiles {
 /// Tiles of `stride` floats that pass through the cache at a time.
 fn strip_tiles(stride: usize) -> usize {
     (STRIP_BYTES / size_of::<f32>() / stride).max(1)
-}
-
-/// Asks the system for pages of 2 MiB under memory that is not used yet: one fault instead of 512, and columns that are written a
-/// stride apart find their pages sooner.
-fn large_pages(values: &[f32]) {
-    #[cfg(target_os = "linux")]
-    {
-        const PAGE_BYTES: usize = 2 << 20;
-        let bytes = values.as_ptr_range();
-        let start = (bytes.start as usize).next_multiple_of(PAGE_BYTES);
-        let end = bytes.end as usize / PAGE_BYTES * PAGE_BYTES;
-        if start < end {
-            // SAFETY: the pages lie within memory that is ours, and this advice changes no byte of it. It need not be taken.
-            unsafe { libc::madvise(start as *mut _, end - start, libc::MADV_HUGEPAGE) };
-        }
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = values;
 }

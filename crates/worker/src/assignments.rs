@@ -60,6 +60,8 @@ impl PartWriter {
             }
         };
         writer.write(&batch).map_err(|e| self.failed(e))?;
+        // A row group a block: what is encoded does not pile up in memory.
+        writer.flush().map_err(|e| self.failed(e))?;
         self.writer = Some(writer);
         Ok(hash_rows(ids, rows, source_rows))
     }

@@ -78,6 +78,7 @@ impl Resources {
     /// [`WorkerError`].
     pub fn open(options: &WorkerOptions) -> Result<Arc<Self>, WorkerError> {
         let n_threads = options.n_threads.max(1);
+        clientele_data::memory::keep_small_buffers();
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(n_threads)
             .thread_name(|nth| format!("worker-{nth}"))

@@ -118,16 +118,29 @@ impl Vectorised for Bin<'_> {
     fn run(self) {
         // The exact place of a value is a multiple of a 2^23rd. Rounding may leave a whole one a little below itself, never this much.
         const NUDGE: f64 = 1.0 / (1_u64 << 30) as f64;
+        // Added to a whole number, it leaves the number in the low bits: conversions by instruction are not vectorised everywhere.
+        const LIFT: f64 = (1_u64 << 52) as f64;
         let (low, last) = (f64::from(self.range.low), self.n_bins as f64 - 1.0);
         let steps = self.steps.as_chunks_mut::<LANES>().0;
         let bins = self.bins.as_chunks_mut::<LANES>().0;
         for ((tile, steps), bins) in self.tiles.chunks(self.stride).zip(steps).zip(bins) {
+            let (tile, _) = tile
+                .split_first_chunk::<LANES>()
+                .expect("tiles of 16 lanes");
             for lane in 0..LANES {
+                let above = f64::from(tile[lane]) - low;
                 // Padding may lie outside of the range, rows do not.
-                let above = (f64::from(tile[lane]) - low).max(0.0);
-                let bin = (above * self.range.bins_per_step + NUDGE).min(last);
-                steps[lane] = above as i32 as u32;
-                bins[lane] = bin as i32 as u32;
+                let above = if above > 0.0 { above } else { 0.0 };
+                let place = above * self.range.bins_per_step + NUDGE;
+                let place = if place < last { place } else { last };
+                let nearest = (place + LIFT) - LIFT;
+                let bin = if nearest > place {
+                    nearest - 1.0
+                } else {
+                    nearest
+                };
+                steps[lane] = (above + LIFT).to_bits() as u32;
+                bins[lane] = (bin + LIFT).to_bits() as u32;
             }
         }
     }
