@@ -261,7 +261,8 @@ impl<'a> Run<'a> {
         let mut n_wanted = first.start_row;
         for at in 0..self.ids.len() {
             let n_rows = self.block(at).n_rows;
-            (values.clear(), levels.clear());
+            values.clear();
+            levels.clear();
             let mut n_here = 0;
             while n_here < n_rows && n_read == n_wanted {
                 match reader.read_records(n_rows - n_here, Some(levels), None, values)? {

@@ -55,10 +55,9 @@ pub(crate) fn log1p_of_positive(x: f64) -> f64 {
     let t2 = z * (LG[0] + w * (LG[2] + w * (LG[4] + w * LG[6])));
     let r = t2 + t1;
     let log = s * (half_square + r) + (k * LN2[1] + c) - half_square + f + k * LN2[0];
-    if magnitude < TINY || magnitude >= INFINITE {
-        x
-    } else {
-        log
+    match (TINY..INFINITE).contains(&magnitude) {
+        true => log,
+        false => x,
     }
 }
 

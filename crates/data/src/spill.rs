@@ -283,9 +283,9 @@ impl Checksum {
     fn add(&mut self, chunk: &[u8; SUM_BYTES]) {
         const ODD: u32 = 0x9e37_79b1;
         let (words, _) = chunk.as_chunks::<4>();
-        for lane in 0..SUM_LANES {
-            let mixed = (self.0[lane] ^ u32::from_le_bytes(words[lane])).wrapping_mul(ODD);
-            self.0[lane] = mixed.rotate_left(15);
+        for (state, word) in self.0.iter_mut().zip(words) {
+            let mixed = (*state ^ u32::from_le_bytes(*word)).wrapping_mul(ODD);
+            *state = mixed.rotate_left(15);
         }
     }
 }

@@ -139,7 +139,7 @@ impl Worker {
                 spill_dir,
                 ..
             } = self.job();
-            let ids: Vec<Fingerprint> = ids.into_values().flatten().collect();
+            let ids = ids.into_values().collect::<Vec<_>>().concat();
             duplicates::write_fingerprints(work_dir, spill_dir, shard, ids)?;
         }
         rows.note(shard, counted.clone());
