@@ -115,7 +115,7 @@ fn table(noise: &mut Noise, n_rows: usize, has_nulls: bool, has_specials: bool) 
         };
         table.push((name, array.unwrap()));
     }
-    let mut float = |row: usize| match (noise.below(9), has_specials && row % 5 == 0) {
+    let mut float = |row: usize| match (noise.below(9), has_specials && row.is_multiple_of(5)) {
         (0, true) => f32::NAN,
         (1, true) => f32::INFINITY,
         (2, true) => f32::NEG_INFINITY,
@@ -297,7 +297,7 @@ fn one_row_is_a_table() {
 fn blocks_from_the_middle_of_a_large_row_group_are_those_of_the_plain_reader() {
     let n_rows = 330_000;
     let value = |i: usize| (i * 7_919 % 10_007) as f32 / 3.0;
-    let some = |i: usize| (i % 11 > 0).then(|| value(i));
+    let some = |i: usize| (!i.is_multiple_of(11)).then(|| value(i));
     let table: Table = vec![
         ("id", ints(0..n_rows as i64)),
         (
