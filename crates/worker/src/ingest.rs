@@ -57,9 +57,11 @@ impl Worker {
         Ok(merged.unwrap_or_else(|| StatsPartial::zero(request)))
     }
 
-    /// Fewer shards than threads are read with all threads on one, or most would be idle.
+    /// Fewer shards than threads are read one after the other, the columns of each on all threads, or most would be idle.
     fn spread(&self, shards: &[ShardId]) -> Spread {
-        match shards.len() < self.resources.n_threads() {
+        let n_threads = self.resources.n_threads();
+        let n_columns = self.job().manifest.n_features();
+        match shards.len() < n_threads && shards.len() < n_columns {
             true => Spread::Columns,
             false => Spread::Here,
         }
