@@ -1,20 +1,32 @@
-//! Seconds to plan, to take statistics of and to put on the grid the numeric columns of Parquet files, on one thread, with the
-//! answers beside the times: `cargo run --release -p clientele-data --example ingest_speed -- FILE... [--spill]`
+//! Seconds to plan, to take statistics of and to put on the grid the numeric columns of Parquet files, with the answers beside the
+//! times: `cargo run --release -p clientele-data --example ingest_speed -- FILE... [--spill] [--threads=N]`
 
+use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::time::Instant;
 
-use clientele_data::ingest::{IngestPartial, ingest};
+use clientele_data::ingest::IngestPartial;
 use clientele_data::manifest::BlockId;
 use clientele_data::read::{Projection, RawBlock, read_shard};
 use clientele_data::stats::{StatsPartial, StatsPlanner};
-use clientele_data::store::BlockStore;
+use clientele_data::store::{BlockStore, Budget};
+use clientele_data::tiles::{RawTiles, Spread, read_tiles};
 use clientele_data::transform::{Transform, TransformKind};
 use clientele_data::{Columns, DataError, Manifest, NullPolicy, ShardId, TableSpec};
+use rayon::prelude::*;
+
+/// Decoded shards.
+type Kept = Mutex<BTreeMap<ShardId, Vec<RawTiles>>>;
 
 fn main() -> Result<(), DataError> {
     let (flags, inputs): (Vec<String>, Vec<String>) = std::env::args()
         .skip(1)
         .partition(|arg| arg.starts_with("--"));
+    let flag = |name: &str| flags.iter().find_map(|flag| flag.strip_prefix(name));
+    if let Some(n_threads) = flag("--threads=").and_then(|n| n.parse().ok()) {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads);
+        pool.build_global().expect("the first pool");
+    }
     let spec = TableSpec {
         inputs,
         id: Some("customer_id".to_owned()),
@@ -34,16 +46,17 @@ fn main() -> Result<(), DataError> {
         TransformKind::Zscore,
         TransformKind::Auto,
     ] {
+        let kept = Kept::default();
         let (transform, n_rounds) = timed(&format!("statistics {kind:?}"), || {
-            statistics(&manifest, kind)
+            statistics(&manifest, kind, &kept)
         })?;
-        println!("  {n_rounds} reads, grid step {:e}", transform.grid_step());
-        let budget_bytes = if flags.is_empty() { usize::MAX } else { 0 };
-        let store = BlockStore::new(
-            clientele_data::store::Budget::new(budget_bytes),
-            &std::env::temp_dir(),
-        );
-        let total = timed("ingest", || fill(&manifest, &transform, &store))?;
+        println!("  {n_rounds} rounds, grid step {:e}", transform.grid_step());
+        let budget_bytes = match flag("--spill") {
+            None => usize::MAX,
+            Some(_) => 0,
+        };
+        let store = BlockStore::new(Budget::new(budget_bytes), &std::env::temp_dir());
+        let total = timed("ingest", || fill(&manifest, &transform, &store, &kept))?;
         println!("  sum of squares {}", total.total_squares);
         let n_rows = timed("all blocks from the store", || count(&manifest, &store))?;
         println!(
@@ -62,23 +75,49 @@ fn timed<T>(what: &str, work: impl FnOnce() -> T) -> T {
     result
 }
 
-fn statistics(manifest: &Manifest, kind: TransformKind) -> Result<(Transform, u32), DataError> {
+fn shards(manifest: &Manifest) -> Vec<ShardId> {
+    (0..manifest.n_shards()).map(ShardId).collect()
+}
+
+fn statistics(
+    manifest: &Manifest,
+    kind: TransformKind,
+    kept: &Kept,
+) -> Result<(Transform, u32), DataError> {
     let mut planner = StatsPlanner::new(manifest, kind);
     let mut n_rounds = 0;
     while let Some(request) = planner.request() {
-        let mut total = StatsPartial::zero(&request);
-        for shard in (0..manifest.n_shards()).map(ShardId) {
-            read_shard(
-                manifest,
-                shard,
-                &request.projection(),
-                &mut |raw: &mut RawBlock| {
-                    total.add_block(&request, raw);
-                    Ok::<_, DataError>(())
-                },
-            )?;
-        }
-        planner.absorb(total)?;
+        let zero = || StatsPartial::zero(&request);
+        let of_shard = |shard: &ShardId| {
+            let mut partial = zero();
+            let known = kept.lock().expect("no panic").remove(shard);
+            let tiles = match known {
+                Some(tiles) => {
+                    let each = tiles.iter();
+                    each.for_each(|block| block.add_statistics(&request, &mut partial));
+                    tiles
+                }
+                None => {
+                    let mut tiles = Vec::new();
+                    let statistics = Some((&request, &mut partial));
+                    read_tiles(manifest, *shard, Spread::Here, statistics, &mut |block| {
+                        tiles.push(block);
+                        Ok::<_, DataError>(())
+                    })?;
+                    tiles
+                }
+            };
+            kept.lock().expect("no panic").insert(*shard, tiles);
+            Ok(partial)
+        };
+        let merged = |mut a: StatsPartial, b: StatsPartial| {
+            a.merge(&b);
+            Ok::<_, DataError>(a)
+        };
+        let shards = shards(manifest);
+        let total = shards.par_iter().map(of_shard).try_reduce(zero, merged)?;
+        let round = request.round;
+        timed(&format!("  absorb round {round}"), || planner.absorb(total))?;
         n_rounds += 1;
     }
     Ok((planner.finish()?, n_rounds))
@@ -88,25 +127,39 @@ fn fill(
     manifest: &Manifest,
     transform: &Transform,
     store: &BlockStore,
+    kept: &Kept,
 ) -> Result<IngestPartial, DataError> {
-    let mut total = IngestPartial::zero(manifest.n_features());
-    for shard in (0..manifest.n_shards()).map(ShardId) {
-        read_shard(
-            manifest,
-            shard,
-            &Projection::all(manifest),
-            &mut |raw: &mut RawBlock| {
-                let block = ingest(raw, transform, &mut total)?;
-                store.insert(raw.id, block)
-            },
-        )?;
-    }
-    Ok(total)
+    let zero = || IngestPartial::zero(manifest.n_features());
+    let of_shard = |shard: &ShardId| {
+        let mut partial = zero();
+        let mut ids = BTreeMap::new();
+        let projection = Projection {
+            features: vec![false; manifest.n_features()],
+            ids: true,
+            value: true,
+        };
+        read_shard(manifest, *shard, &projection, &mut |raw: &mut RawBlock| {
+            ids.insert(raw.id, std::mem::take(&mut raw.ids));
+            Ok::<_, DataError>(())
+        })?;
+        let tiles = kept.lock().expect("no panic").remove(shard);
+        for block in tiles.into_iter().flatten() {
+            let id = block.id();
+            let grid = block.place(&ids[&id], None, transform, &mut partial)?;
+            store.insert(id, grid)?;
+        }
+        Ok(partial)
+    };
+    let merged = |mut a: IngestPartial, b: IngestPartial| {
+        a.merge(&b);
+        Ok::<_, DataError>(a)
+    };
+    let shards = shards(manifest);
+    shards.par_iter().map(of_shard).try_reduce(zero, merged)
 }
 
 fn count(manifest: &Manifest, store: &BlockStore) -> Result<usize, DataError> {
-    let blocks = (0..manifest.n_blocks()).map(BlockId);
-    blocks
-        .map(|id| store.get(id).map(|block| block.block.n_rows()))
-        .sum()
+    let blocks: Vec<BlockId> = (0..manifest.n_blocks()).map(BlockId).collect();
+    let n_rows = |id: &BlockId| store.get(*id).map(|block| block.block.n_rows());
+    blocks.par_iter().map(n_rows).sum()
 }

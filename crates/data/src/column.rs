@@ -125,12 +125,36 @@ fn blank(nulls: &NullBuffer, values: &mut [f64]) -> u64 {
     nulls.null_count() as u64
 }
 
-fn count_special(values: &[f64], nulls: u64) -> ColumnCounts {
-    let count = |is: fn(f64) -> bool| values.iter().map(|v| u64::from(is(*v))).sum::<u64>();
-    let not_finite = count(|v| !v.is_finite());
-    if not_finite == 0 {
+/// `f32` or `f64`.
+pub(crate) trait Number: Copy + Into<f64> {
+    const NAN: Self;
+    fn is_finite(self) -> bool;
+}
+
+impl Number for f32 {
+    const NAN: Self = Self::NAN;
+    fn is_finite(self) -> bool {
+        Self::is_finite(self)
+    }
+}
+
+impl Number for f64 {
+    const NAN: Self = Self::NAN;
+    fn is_finite(self) -> bool {
+        Self::is_finite(self)
+    }
+}
+
+/// What of `values`, of which `nulls` are nulls, is not a finite number.
+pub(crate) fn count_special<V: Number>(values: &[V], nulls: u64) -> ColumnCounts {
+    // No early end, so that it vectorises.
+    if values.iter().fold(true, |all, v| all & v.is_finite()) {
         return ColumnCounts::default();
     }
+    let count = |is: fn(f64) -> bool| {
+        let flags = values.iter().map(|v| u64::from(is((*v).into())));
+        flags.sum::<u64>()
+    };
     ColumnCounts {
         nulls,
         nans: count(f64::is_nan) - nulls,

@@ -6,6 +6,8 @@ use arrow::datatypes::{
     UInt64Type,
 };
 
+use crate::short_hash::ShortHasher;
+
 /// The first 128 bits of the BLAKE3 of an id's canonical bytes, most significant byte first.
 pub type Fingerprint = u128;
 
@@ -116,19 +118,27 @@ impl Ids {
     /// Appends the fingerprint of every row to `out`.
     pub fn fingerprints(&self, out: &mut Vec<Fingerprint>) {
         let mut bytes = Vec::new();
+        if self.array.data_type().is_integer() {
+            out.reserve(self.len());
+            let mut hasher = ShortHasher::default();
+            let take = &mut |hash: [u8; 32]| out.push(first_of(&hash));
+            for row_idx in 0..self.len() {
+                self.canonical(row_idx, &mut bytes);
+                hasher.push(&bytes, take);
+            }
+            hasher.finish(take);
+            return;
+        }
         out.extend((0..self.len()).map(|row_idx| {
             self.canonical(row_idx, &mut bytes);
-            fingerprint(&bytes)
+            first_of(blake3::hash(&bytes).as_bytes())
         }));
     }
 }
 
-fn fingerprint(canonical: &[u8]) -> Fingerprint {
-    let hash = blake3::hash(canonical);
-    let (first, _) = hash.as_bytes().split_at(size_of::<Fingerprint>());
-    first
-        .iter()
-        .fold(0, |bits, byte| bits << 8 | Fingerprint::from(*byte))
+fn first_of(hash: &[u8; 32]) -> Fingerprint {
+    let (first, _) = hash.as_chunks::<{ size_of::<Fingerprint>() }>();
+    Fingerprint::from_be_bytes(first[0])
 }
 
 #[cfg(test)]

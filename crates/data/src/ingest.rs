@@ -3,9 +3,10 @@
 use clientele_kmeans::{Block, LANES, Tiles};
 
 use crate::DataError;
+use crate::grid::{Gridder, Seen};
 use crate::ids::row_key;
 use crate::read::{NO_VALUE, RawBlock};
-use crate::transform::{FeatureTransform, Shape, Transform};
+use crate::transform::{FeatureTransform, Transform};
 
 /// A block on the grid and what else of its rows is needed later.
 #[derive(Debug, Clone, PartialEq)]
@@ -117,13 +118,24 @@ impl IngestPartial {
         .sqrt()
     }
 
-    fn add_feature(&mut self, feature_idx: usize, seen: &Seen) {
+    pub(crate) fn add_feature(&mut self, feature_idx: usize, seen: &Seen) {
         self.sums[feature_idx] += i128::from(seen.sum);
         self.squares[feature_idx] += i128::from(seen.squares);
         self.total_squares += i128::from(seen.squares);
         self.clipped_low[feature_idx] += seen.n_low;
         self.clipped_high[feature_idx] += seen.n_high;
         self.imputed[feature_idx] += seen.n_imputed;
+    }
+}
+
+impl IngestPartial {
+    /// Adds what is in the value column of some rows.
+    pub(crate) fn add_values(&mut self, values: Option<&[i64]>) {
+        let valued = values.unwrap_or_default().iter();
+        for value in valued.filter(|value| **value != NO_VALUE) {
+            self.value_total += i128::from(*value);
+            self.n_valued += 1;
+        }
     }
 }
 
@@ -153,30 +165,21 @@ pub fn ingest(
         _ => n_features,
     });
     for (feature_idx, feature) in features.enumerate() {
-        if feature.is_constant() {
-            let constant = place_constant(&raw.columns[feature_idx], feature);
-            partial.add_feature(feature_idx, &constant);
-            continue;
+        let column = &raw.columns[feature_idx];
+        let mut seen = Seen::default();
+        if raw.counts[feature_idx].missing() > 0 {
+            seen.n_imputed = column.iter().filter(|x| x.is_nan()).count() as u64;
         }
+        check_impute(feature, seen.n_imputed)?;
         let gridder = Gridder::new(feature, transform.steps_per_unit());
-        let has_nan = raw.counts[feature_idx].missing() > 0;
         let out = &mut tiles[feature_idx * LANES..];
-        let seen = gridder.place(
-            &mut raw.columns[feature_idx],
-            has_nan,
-            out,
-            n_features * LANES,
-        )?;
+        gridder.place(Some(column), out, n_features * LANES, raw.n_rows, &mut seen);
         partial.add_feature(feature_idx, &seen);
     }
     partial.n_rows += raw.n_rows as u64;
     partial.n_dropped += raw.n_dropped as u64;
     let values = raw.values.take();
-    let valued = values.iter().flatten().filter(|value| **value != NO_VALUE);
-    for value in valued {
-        partial.value_total += i128::from(*value);
-        partial.n_valued += 1;
-    }
+    partial.add_values(values.as_deref());
     let keys = raw
         .ids
         .iter()
@@ -191,160 +194,23 @@ pub fn ingest(
     })
 }
 
-/// A constant feature is zero on the grid; what was clipped or imputed still counts.
-fn place_constant(column: &[f64], feature: &FeatureTransform) -> Seen {
-    let count = |is: &dyn Fn(f64) -> bool| column.iter().filter(|x| is(**x)).count() as u64;
-    Seen {
-        n_low: count(&|x| x < feature.clip_low),
-        n_high: count(&|x| x > feature.clip_high),
-        n_imputed: count(&f64::is_nan),
-        ..Seen::default()
+/// Refuses values to impute where the transform has none.
+pub(crate) fn check_impute(feature: &FeatureTransform, n_imputed: u64) -> Result<(), DataError> {
+    if n_imputed == 0 || feature.impute.is_some() || feature.is_constant() {
+        return Ok(());
     }
-}
-
-/// What one feature of one block adds up to. A block's squares stay below 2^16 x 2^44.
-#[derive(Debug, Default)]
-struct Seen {
-    sum: i64,
-    squares: i64,
-    n_low: u64,
-    n_high: u64,
-    n_imputed: u64,
-}
-
-/// Adding and taking away 1.5 x 2^52 rounds to the nearest integer, ties to even, for magnitudes below 2^51: plain IEEE additions
-/// that vectorise everywhere, where `round_ties_even` is a call on processors without an instruction for it.
-pub(crate) const ROUNDER: f64 = 6_755_399_441_055_744.0;
-
-/// Rows between flushes: lanes add up to less than 2^44 x 2^8, exact in f64.
-const FLUSH_ROWS: usize = LANES * 256;
-
-/// One feature's way to the grid, with everything looked up.
-struct Gridder<'a> {
-    feature: &'a FeatureTransform,
-    steps_per_unit: f64,
-}
-
-impl<'a> Gridder<'a> {
-    fn new(feature: &'a FeatureTransform, steps_per_unit: f64) -> Self {
-        Self {
-            feature,
-            steps_per_unit,
-        }
-    }
-
-    /// Writes the grid values of `column` [n_rows] to `out`, [`LANES`] at a time, `stride` floats apart. Overwrites NaN in `column`.
-    fn place(
-        &self,
-        column: &mut [f64],
-        has_nan: bool,
-        out: &mut [f32],
-        stride: usize,
-    ) -> Result<Seen, DataError> {
-        let mut seen = Seen::default();
-        if has_nan {
-            seen.n_imputed = self.impute(column)?;
-        }
-        let mut tiles = out.chunks_mut(stride);
-        for rows in column.chunks(FLUSH_ROWS) {
-            let mut lanes = Lanes::default();
-            let chunks = rows.chunks_exact(LANES);
-            let rest = chunks.remainder();
-            for chunk in chunks {
-                let tile = tiles.next().expect("a tile for every 16 rows");
-                let chunk = chunk.try_into().expect("exact chunks");
-                let tile = (&mut tile[..LANES]).try_into().expect("tiles of 16 lanes");
-                self.place_lanes(chunk, tile, &mut lanes);
-            }
-            lanes.flush(&mut seen);
-            if !rest.is_empty() {
-                let tile = tiles.next().expect("a tile for the last rows");
-                self.place_rest(rest, tile, &mut seen);
-            }
-        }
-        Ok(seen)
-    }
-
-    fn impute(&self, column: &mut [f64]) -> Result<u64, DataError> {
-        let mut n_imputed = 0;
-        let median = self.feature.impute;
-        for x in column.iter_mut().filter(|x| x.is_nan()) {
-            *x = median.unwrap_or(f64::NAN);
-            n_imputed += 1;
-        }
-        match median {
-            None if n_imputed > 0 => {
-                let column = self.feature.name.clone();
-                let counts = vec![("nulls", n_imputed)];
-                Err(DataError::Nulls {
-                    columns: vec![crate::ColumnCount { column, counts }],
-                })
-            }
-            _ => Ok(n_imputed),
-        }
-    }
-
-    #[inline]
-    fn place_lanes(&self, xs: &[f64; LANES], out: &mut [f32; LANES], lanes: &mut Lanes) {
-        let f = self.feature;
-        let mut shaped = [0.0; LANES];
-        for lane in 0..LANES {
-            let x = xs[lane];
-            lanes.n_low[lane] += u64::from(x < f.clip_low);
-            lanes.n_high[lane] += u64::from(x > f.clip_high);
-            let x = if x < f.clip_low { f.clip_low } else { x };
-            shaped[lane] = if x > f.clip_high { f.clip_high } else { x };
-        }
-        if f.kind == Shape::Log1p {
-            shaped.iter_mut().for_each(|x| *x = f.kind.apply(*x));
-        }
-        for lane in 0..LANES {
-            let steps = ((shaped[lane] - f.mean) / f.sd - f.offset) * self.steps_per_unit;
-            let q = (steps + ROUNDER) - ROUNDER;
-            lanes.sum[lane] += q;
-            lanes.squares[lane] += q * q;
-            out[lane] = q as f32;
-        }
-    }
-
-    fn place_rest(&self, xs: &[f64], out: &mut [f32], seen: &mut Seen) {
-        let (mut padded, mut tile, mut lanes) = (
-            [self.feature.clip_low; LANES],
-            [0.0; LANES],
-            Lanes::default(),
-        );
-        padded[..xs.len()].copy_from_slice(xs);
-        self.place_lanes(&padded, &mut tile, &mut lanes);
-        lanes.sum[xs.len()..].fill(0.0);
-        lanes.squares[xs.len()..].fill(0.0);
-        lanes.flush(seen);
-        out[..xs.len()].copy_from_slice(&tile[..xs.len()]);
-    }
-}
-
-/// Sums of up to [`FLUSH_ROWS`] rows, integers held in f64.
-#[derive(Default)]
-struct Lanes {
-    sum: [f64; LANES],
-    squares: [f64; LANES],
-    n_low: [u64; LANES],
-    n_high: [u64; LANES],
-}
-
-impl Lanes {
-    fn flush(&self, seen: &mut Seen) {
-        seen.sum += self.sum.iter().map(|v| *v as i64).sum::<i64>();
-        seen.squares += self.squares.iter().map(|v| *v as i64).sum::<i64>();
-        seen.n_low += self.n_low.iter().sum::<u64>();
-        seen.n_high += self.n_high.iter().sum::<u64>();
-    }
+    let column = feature.name.clone();
+    let counts = vec![("nulls", n_imputed)];
+    Err(DataError::Nulls {
+        columns: vec![crate::ColumnCount { column, counts }],
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::manifest::BlockId;
-    use crate::transform::{Summary, TransformKind};
+    use crate::transform::{Shape, Summary, TransformKind};
 
     fn transform(shapes: &[Shape]) -> Transform {
         let summaries = shapes.iter().map(|shape| Summary {

@@ -11,25 +11,34 @@
 //! cut into files, row groups, blocks and shards can change it.
 
 mod column;
+mod decode;
 pub mod duplicates;
 mod error;
 mod folder;
+mod grid;
 pub mod ids;
 pub mod ingest;
 pub mod input;
 mod location;
+mod log1p;
 pub mod manifest;
+pub mod memory;
 mod objects;
+mod open_file;
 mod positioned;
 pub mod read;
 pub mod run_dir;
 mod schema;
+pub mod short_hash;
 mod source;
+mod spill;
 pub mod stats;
 pub mod store;
 mod stores;
 mod threads;
+pub mod tiles;
 pub mod transform;
+pub mod vectors;
 
 pub use error::{BadFile, Change, ColumnCount, DataError, ErrorKind};
 pub use folder::{Created, Folder, NewFile};

@@ -1,22 +1,16 @@
 //! Shards as blocks of plain numbers, streamed: at most one block and its decoded batch are in memory.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
-use clientele_kmeans::BLOCK_ROWS;
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
-};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::ColumnChunkMetaData;
 
 use crate::DataError;
 use crate::column::{append_f64, append_fixed, unpack};
+use crate::decode::{Run, each_run};
 use crate::ids::{Fingerprint, Ids};
 use crate::manifest::{BlockId, BlockInfo, Column, Manifest, NullPolicy, ShardId};
-use crate::source::Source;
+use crate::open_file::too_few;
 
 pub use crate::column::{ColumnCounts, NO_VALUE};
 
@@ -302,116 +296,22 @@ fn each_piece<E: From<DataError>>(
     names: &[&str],
     each: &mut dyn FnMut(&Piece<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
-    manifest.shard(shard)?;
-    let ids: Vec<BlockId> = manifest.shard_blocks(shard).collect();
-    let block_of = |id: &BlockId| &manifest.blocks()[id.0 as usize];
-    for in_file in ids.chunk_by(|a, b| block_of(a).file_idx == block_of(b).file_idx) {
-        let file_idx = block_of(&in_file[0]).file_idx;
-        let file = OpenFile::open(manifest, file_idx, names)?;
-        for run in in_file.chunk_by(|a, b| block_of(a).row_group == block_of(b).row_group) {
-            each_piece_of_run(manifest, &file, run, each)?;
-        }
-        // A file that changed while it was read is worse than one that cannot be read. Of an object one version was asked for.
-        if file.source.etag().is_none() {
-            manifest.open_unchanged(file_idx)?;
-        }
-    }
-    Ok(())
-}
-
-/// A file whose footer is the planned one.
-struct OpenFile {
-    source: Source,
-    arrow: ArrowReaderMetadata,
-    mask: ProjectionMask,
-    places: BTreeMap<String, usize>,
-}
-
-impl OpenFile {
-    fn open(manifest: &Manifest, file_idx: usize, names: &[&str]) -> Result<Self, DataError> {
-        let (source, footer) = manifest.open_file(file_idx)?;
-        let path = manifest.files()[file_idx].place.shown();
-        let unreadable = |source| DataError::Read {
-            path: path.clone(),
-            row_group: 0,
-            source,
-        };
-        let arrow = crate::manifest::arrow_metadata(&footer).map_err(unreadable)?;
-        let mut roots = BTreeMap::new();
-        for name in names {
-            let Some((root, _)) = arrow.schema().fields().find(name) else {
-                let error = format!("column `{name}` is gone from the schema");
-                return Err(unreadable(ParquetError::General(error)));
-            };
-            roots.insert(root, (*name).to_owned());
-        }
-        let mask = ProjectionMask::roots(arrow.parquet_schema(), roots.keys().copied());
-        let places = roots.into_values().zip(0..).collect();
-        Ok(Self {
-            source,
-            arrow,
-            mask,
-            places,
-        })
-    }
-
-    /// Where the wanted columns of a row group lie in the file.
-    fn wanted_bytes(&self, row_group: usize) -> Vec<Range<u64>> {
-        let columns = self.arrow.metadata().row_group(row_group).columns();
-        let wanted = columns.iter().enumerate();
-        let wanted = wanted.filter(|(leaf, _)| self.mask.leaf_included(*leaf));
-        // What is negative is damaged: the decoder says so.
-        let bytes_of = |column: &ColumnChunkMetaData| {
-            let first_page = column.data_page_offset();
-            let start = column.dictionary_page_offset().unwrap_or(first_page);
-            let start = u64::try_from(start.min(first_page)).ok()?;
-            let n_bytes = u64::try_from(column.compressed_size()).ok()?;
-            Some(start..start.saturating_add(n_bytes))
-        };
-        wanted.filter_map(|(_, column)| bytes_of(column)).collect()
-    }
+    each_run(manifest, shard, names, &mut |run| {
+        each_piece_of_run(manifest, run, each)
+    })
 }
 
 fn each_piece_of_run<E: From<DataError>>(
     manifest: &Manifest,
-    file: &OpenFile,
-    run: &[BlockId],
+    run: &Run<'_>,
     each: &mut dyn FnMut(&Piece<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
-    let blocks: Vec<&BlockInfo> = run
-        .iter()
-        .map(|id| &manifest.blocks()[id.0 as usize])
-        .collect();
-    let (file_idx, row_group) = (blocks[0].file_idx, blocks[0].row_group);
-    let bytes = file.source.fetch(file.wanted_bytes(row_group))?;
-    let read_error = |source| {
-        if let Some(error) = bytes.take_trouble() {
-            return error;
-        }
-        let path = manifest.files()[file_idx].place.shown();
-        // Bytes that do not decode may be those of another file by now.
-        manifest
-            .verify_file(file_idx)
-            .err()
-            .unwrap_or(DataError::Read {
-                path,
-                row_group,
-                source,
-            })
-    };
+    let first = run.block(0);
+    let read_error = |source| run.file.read_error(manifest, &run.bytes, first, source);
+    let blocks: Vec<&BlockInfo> = (0..run.ids.len()).map(|at| run.block(at)).collect();
     let n_rows: usize = blocks.iter().map(|block| block.n_rows).sum();
-    let selection = [
-        RowSelector::skip(blocks[0].start_row),
-        RowSelector::select(n_rows),
-    ];
-    let batches =
-        ParquetRecordBatchReaderBuilder::new_with_metadata(bytes.clone(), file.arrow.clone())
-            .with_projection(file.mask.clone())
-            .with_row_groups(vec![row_group])
-            .with_row_selection(RowSelection::from(selection.to_vec()))
-            .with_batch_size(BLOCK_ROWS)
-            .build()
-            .map_err(read_error)?;
+    let batches = run.file.batches(&run.bytes, first, n_rows, None);
+    let batches = batches.map_err(read_error)?;
     let (mut at, mut filled, mut n_read) = (0, 0, 0);
     for batch in batches {
         let batch = batch.map_err(|error| read_error(error.into()))?;
@@ -422,12 +322,12 @@ fn each_piece_of_run<E: From<DataError>>(
             let n_taken = (batch.num_rows() - offset).min(block.n_rows - filled);
             let is_last = filled + n_taken == block.n_rows;
             each(&Piece {
-                id: run[at],
+                id: run.ids[at],
                 block,
                 is_first: filled == 0,
                 is_last,
                 batch: batch.slice(offset, n_taken),
-                places: &file.places,
+                places: run.file.places(),
             })?;
             offset += n_taken;
             (at, filled) = if is_last {
@@ -438,8 +338,7 @@ fn each_piece_of_run<E: From<DataError>>(
         }
     }
     if n_read != n_rows {
-        let error = format!("n_rows={n_read} were decoded where the footer says n_rows={n_rows}");
-        return Err(read_error(ParquetError::General(error)).into());
+        return Err(read_error(too_few(n_read, n_rows)).into());
     }
     Ok(())
 }

@@ -95,6 +95,20 @@ impl ColumnType {
         }
     }
 
+    /// Whether every number of the type is one of `f32`.
+    pub(crate) fn fits_f32(self) -> bool {
+        matches!(
+            self,
+            Self::Boolean
+                | Self::Int8
+                | Self::Int16
+                | Self::UInt8
+                | Self::UInt16
+                | Self::Float16
+                | Self::Float32
+        )
+    }
+
     /// Whether the column is text.
     pub fn is_text(self) -> bool {
         matches!(self, Self::Utf8 | Self::LargeUtf8 | Self::Utf8View)

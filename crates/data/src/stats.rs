@@ -13,6 +13,7 @@
 //!
 //! Columns that are settled are not read again.
 
+mod buckets;
 mod digits;
 mod moments;
 mod planner;
@@ -27,7 +28,9 @@ pub use planner::StatsPlanner;
 
 pub(crate) use moments::variance;
 
-use digits::{FIRST_DIGIT_BITS, ordered_bits};
+pub(crate) use buckets::Scratch;
+
+use crate::decode::Values;
 
 /// What one round asks of every shard.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,9 +53,12 @@ pub struct FeatureRequest {
 impl StatsRequest {
     /// The columns to read.
     pub fn projection(&self) -> Projection {
-        let wanted = |f: &FeatureRequest| !f.digits.is_empty() || f.moments.is_some();
         Projection {
-            features: self.features.iter().map(wanted).collect(),
+            features: self
+                .features
+                .iter()
+                .map(FeatureRequest::is_wanted)
+                .collect(),
             ids: false,
             value: false,
         }
@@ -106,20 +112,14 @@ impl StatsPartial {
     pub fn add_block(&mut self, request: &StatsRequest, raw: &RawBlock) {
         self.n_rows += raw.n_rows as u64;
         self.n_dropped += raw.n_dropped as u64;
-        for (feature_idx, (asked, seen)) in
-            request.features.iter().zip(&mut self.features).enumerate()
-        {
-            let column = &raw.columns[feature_idx];
-            seen.counts.merge(&raw.counts[feature_idx]);
-            for (digit, histogram) in asked.digits.iter().zip(&mut seen.histograms) {
-                match digit.is_first() {
-                    true => self.scratch.count(column, histogram),
-                    false => digit.count(column, histogram),
-                }
-            }
-            if let Some(grid) = &asked.moments {
-                seen.moments.add(grid, column);
-            }
+        let features = request.features.iter().zip(&mut self.features);
+        for (feature_idx, (asked, seen)) in features.enumerate() {
+            let (values, counts) = (
+                Values::Wide(&raw.columns[feature_idx]),
+                &raw.counts[feature_idx],
+            );
+            seen.add(asked, &mut self.scratch, values, counts);
+            seen.drain(asked, &mut self.scratch);
         }
     }
 
@@ -144,36 +144,73 @@ impl StatsPartial {
     }
 }
 
-/// Room for one histogram of the first digit, in which every value of a column has a place: a map would be too slow.
-#[derive(Debug, Clone, Default)]
-struct Scratch {
-    buckets: Vec<Bucket>,
-    used: Vec<u32>,
-}
+/// Values made `f64` at a time, so that they stay in cache.
+const WIDENED_ROWS: usize = 1 << 12;
 
-impl PartialEq for Scratch {
-    /// Holds nothing between blocks.
-    fn eq(&self, _: &Self) -> bool {
-        true
+impl FeatureStats {
+    /// Adds some values of the feature. What falls into the first digit is in `scratch` until [`FeatureStats::drain`].
+    pub(crate) fn add(
+        &mut self,
+        asked: &FeatureRequest,
+        scratch: &mut Scratch,
+        values: Values<'_>,
+        counts: &ColumnCounts,
+    ) {
+        self.counts.merge(counts);
+        if asked.asks_first_digit() {
+            match values {
+                Values::Narrow(values) => scratch.count_narrow(values),
+                Values::Wide(values) => scratch.count(values),
+            }
+        }
+        match values {
+            _ if !asked.needs_values() => {}
+            Values::Wide(values) => self.add_wide(asked, values),
+            Values::Narrow(values) => {
+                let mut wide = [0.0; WIDENED_ROWS];
+                for values in values.chunks(WIDENED_ROWS) {
+                    let wide = &mut wide[..values.len()];
+                    wide.iter_mut()
+                        .zip(values)
+                        .for_each(|(wide, x)| *wide = f64::from(*x));
+                    self.add_wide(asked, wide);
+                }
+            }
+        }
+    }
+
+    /// What is wanted beside the first digit.
+    pub(crate) fn add_wide(&mut self, asked: &FeatureRequest, values: &[f64]) {
+        let digits = asked.digits.iter().zip(&mut self.histograms);
+        for (digit, histogram) in digits.filter(|(digit, _)| !digit.is_first()) {
+            digit.count(values, histogram);
+        }
+        if let Some(grid) = &asked.moments {
+            self.moments.add(grid, values);
+        }
+    }
+
+    /// Takes what was counted of the first digit, after the last values.
+    pub(crate) fn drain(&mut self, asked: &FeatureRequest, scratch: &mut Scratch) {
+        let digits = asked.digits.iter().zip(&mut self.histograms);
+        for (_, histogram) in digits.filter(|(digit, _)| digit.is_first()) {
+            scratch.drain(histogram);
+        }
     }
 }
 
-impl Scratch {
-    fn count(&mut self, column: &[f64], histogram: &mut BTreeMap<u32, Bucket>) {
-        self.buckets
-            .resize(1 << FIRST_DIGIT_BITS, Bucket::default());
-        for x in column.iter().filter(|x| !x.is_nan()) {
-            let bits = ordered_bits(*x);
-            let digit = (bits >> (64 - FIRST_DIGIT_BITS)) as u32;
-            let bucket = &mut self.buckets[digit as usize];
-            if bucket.n_values == 0 {
-                self.used.push(digit);
-            }
-            bucket.add(bits);
-        }
-        for digit in self.used.drain(..) {
-            let bucket = std::mem::take(&mut self.buckets[digit as usize]);
-            histogram.entry(digit).or_default().merge(&bucket);
-        }
+impl FeatureRequest {
+    /// Whether something is asked for at all.
+    pub(crate) fn is_wanted(&self) -> bool {
+        !self.digits.is_empty() || self.moments.is_some()
+    }
+
+    pub(crate) fn asks_first_digit(&self) -> bool {
+        self.digits.iter().any(|digit| digit.is_first())
+    }
+
+    /// Whether more than the first digit is asked for.
+    pub(crate) fn needs_values(&self) -> bool {
+        self.moments.is_some() || self.digits.iter().any(|digit| !digit.is_first())
     }
 }

@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use clientele_kmeans::{Block, LANES, Tiles};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::DataError;
 use crate::ingest::GridBlock;
 use crate::manifest::BlockId;
-use crate::positioned::{read_exact_at, write_all_at};
+use crate::positioned::write_all_at;
+use crate::spill::{Room, Spilled, encode, will_need};
 
 /// Memory for blocks, shared by the stores of one process.
 #[derive(Debug)]
@@ -48,6 +48,44 @@ impl Budget {
     fn give_back(&self, n_bytes: usize) {
         self.used_bytes.fetch_sub(n_bytes, Ordering::Relaxed);
     }
+
+    /// Takes memory for something else than a block, if there is as much.
+    pub fn lease(self: &Arc<Self>, n_bytes: usize) -> Option<Lease> {
+        self.take(n_bytes).then(|| Lease {
+            budget: self.clone(),
+            n_bytes,
+        })
+    }
+}
+
+/// Memory of a [`Budget`], until dropped.
+#[derive(Debug)]
+pub struct Lease {
+    budget: Arc<Budget>,
+    n_bytes: usize,
+}
+
+impl Lease {
+    /// Bytes taken.
+    pub fn n_bytes(&self) -> usize {
+        self.n_bytes
+    }
+
+    /// Takes up to `n_bytes` out of it.
+    pub fn split(&mut self, n_bytes: usize) -> Self {
+        let n_bytes = n_bytes.min(self.n_bytes);
+        self.n_bytes -= n_bytes;
+        Self {
+            budget: self.budget.clone(),
+            n_bytes,
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.budget.give_back(self.n_bytes);
+    }
 }
 
 /// Keeps blocks for as long as a run lasts; may be shared by many threads.
@@ -59,6 +97,10 @@ pub struct BlockStore {
     budget: Arc<Budget>,
     spill_dir: PathBuf,
     state: Mutex<State>,
+    /// A block has come back from [`BlockStore::modify`].
+    returned: Condvar,
+    /// As many as blocks that were looked at at one time.
+    rooms: Arc<Mutex<Vec<Room>>>,
 }
 
 #[derive(Debug, Default)]
@@ -74,18 +116,46 @@ struct State {
 enum Slot {
     Resident(Arc<GridBlock>),
     Spilled(Spilled),
+    /// In the hands of [`BlockStore::modify`].
+    Away,
 }
 
-/// Where a block lies in the file, and its shape.
-#[derive(Debug, Clone)]
-struct Spilled {
-    file: Arc<File>,
-    offset: u64,
-    hash: blake3::Hash,
-    n_rows: usize,
-    n_features: usize,
-    has_values: bool,
-    has_source_rows: bool,
+/// A block of a store, for as long as it is looked at.
+#[derive(Debug)]
+pub struct Held(Holding);
+
+#[derive(Debug)]
+enum Holding {
+    Resident(Arc<GridBlock>),
+    Read {
+        /// There until dropped.
+        block: Option<GridBlock>,
+        rooms: Arc<Mutex<Vec<Room>>>,
+    },
+}
+
+impl Deref for Held {
+    type Target = GridBlock;
+
+    fn deref(&self) -> &GridBlock {
+        match &self.0 {
+            Holding::Resident(block) => block,
+            Holding::Read { block, .. } => block.as_ref().expect("there until dropped"),
+        }
+    }
+}
+
+impl Drop for Held {
+    /// What a block was read into serves the next one: fresh memory costs more than decoding.
+    fn drop(&mut self) {
+        if let Holding::Read { block, rooms } = &mut self.0
+            && let Some(block) = block.take()
+        {
+            let (tiles, keys) = block.block.into_parts();
+            let mut rooms = rooms.lock().unwrap_or_else(PoisonError::into_inner);
+            rooms.push(Room { tiles, keys });
+        }
+    }
 }
 
 impl BlockStore {
@@ -96,6 +166,8 @@ impl BlockStore {
             budget,
             spill_dir: spill_dir.into(),
             state,
+            returned: Condvar::new(),
+            rooms: Arc::default(),
         }
     }
 
@@ -114,14 +186,14 @@ impl BlockStore {
                 return Ok(());
             }
         }
-        let bytes = encode(&block);
+        let (bytes, checksum) = encode(&block);
         let (file, offset) = self.reserve(bytes.len() as u64)?;
         write_all_at(&file, &bytes, offset)
             .map_err(|error| DataError::io("spill rows to", &self.spill_dir, error))?;
         let spilled = Spilled {
             file,
             offset,
-            hash: blake3::hash(&bytes),
+            checksum,
             n_rows: block.block.n_rows(),
             n_features: block.block.n_features(),
             has_values: block.values.is_some(),
@@ -131,21 +203,69 @@ impl BlockStore {
         Ok(())
     }
 
-    /// A block, from memory or disk; a spilled one is read anew each time and lives as long as the answer.
+    /// A block, from memory or disk; a spilled one is read anew each time.
     ///
     /// # Errors
     /// [`DataError::Unknown`] for a block never inserted; [`DataError::SpillDamaged`] when the file holds other bytes than were
     /// written; [`DataError::Io`].
-    pub fn get(&self, id: BlockId) -> Result<Arc<GridBlock>, DataError> {
-        let slot = self.lock().slots.get(&id).cloned();
+    pub fn get(&self, id: BlockId) -> Result<Held, DataError> {
+        let is_away = |state: &mut State| matches!(state.slots.get(&id), Some(Slot::Away));
+        let state = self.returned.wait_while(self.lock(), is_away);
+        let state = state.unwrap_or_else(PoisonError::into_inner);
+        let slot = state.slots.get(&id).cloned();
+        drop(state);
         match slot {
-            Some(Slot::Resident(block)) => Ok(block),
-            Some(Slot::Spilled(spilled)) => spilled.read(id, &self.spill_dir).map(Arc::new),
-            None => Err(DataError::Unknown {
+            Some(Slot::Resident(block)) => Ok(Held(Holding::Resident(block))),
+            Some(Slot::Spilled(spilled)) => {
+                let rooms = self.rooms.clone();
+                let room = rooms.lock().unwrap_or_else(PoisonError::into_inner).pop();
+                let block = spilled.read(id, room.unwrap_or_default(), &self.spill_dir)?;
+                let block = Some(block);
+                Ok(Held(Holding::Read { block, rooms }))
+            }
+            Some(Slot::Away) | None => Err(DataError::Unknown {
                 what: "block",
                 id: id.0,
             }),
         }
+    }
+
+    /// Changes a block in place, its size excepted, if it is in memory and nobody looks at it; whoever wants to meanwhile waits.
+    pub fn modify(&self, id: BlockId, change: impl FnOnce(&mut GridBlock)) {
+        let mut state = self.lock();
+        let Some(slot @ Slot::Resident(_)) = state.slots.get_mut(&id) else {
+            return;
+        };
+        let Slot::Resident(block) = std::mem::replace(slot, Slot::Away) else {
+            return;
+        };
+        drop(state);
+        let mut guard = Return {
+            store: self,
+            id,
+            size_bytes: block.size_bytes(),
+            slot: None,
+        };
+        let mut block = block;
+        if let Some(block) = Arc::get_mut(&mut block) {
+            change(block);
+        }
+        guard.slot = Some(Slot::Resident(block));
+    }
+
+    /// Lets the system read spilled blocks that will be asked for soon while others are computed on. Those that are in memory cost
+    /// nothing, and no answer depends on it.
+    pub fn read_ahead(&self, ids: &[BlockId]) {
+        let spilled: Vec<Spilled> = {
+            let state = self.lock();
+            let slots = ids.iter().filter_map(|id| state.slots.get(id));
+            let spilled = slots.filter_map(|slot| match slot {
+                Slot::Resident(_) | Slot::Away => None,
+                Slot::Spilled(spilled) => Some(spilled.clone()),
+            });
+            spilled.collect()
+        };
+        spilled.iter().for_each(will_need);
     }
 
     /// Whether the block is here.
@@ -185,6 +305,32 @@ impl BlockStore {
     }
 }
 
+/// Ends a [`BlockStore::modify`]; without a slot, since the change panicked, the block is forgotten.
+struct Return<'a> {
+    store: &'a BlockStore,
+    id: BlockId,
+    size_bytes: usize,
+    slot: Option<Slot>,
+}
+
+impl Drop for Return<'_> {
+    fn drop(&mut self) {
+        let mut state = self.store.lock();
+        match self.slot.take() {
+            Some(slot) => {
+                state.slots.insert(self.id, slot);
+            }
+            None => {
+                state.slots.remove(&self.id);
+                state.resident_bytes -= self.size_bytes;
+                self.store.budget.give_back(self.size_bytes);
+            }
+        }
+        drop(state);
+        self.store.returned.notify_all();
+    }
+}
+
 impl State {
     /// Forgets a block; the memory it took.
     fn remove(&mut self, id: BlockId) -> usize {
@@ -203,141 +349,12 @@ impl Drop for BlockStore {
     }
 }
 
-/// Grid values take 23 bits; they are stored as 24: for each [`LANES`] of them the low 16 bits, then the high 8.
-const LANE_BYTES: usize = LANES * 3;
-/// Lanes decoded at a time, so that the bytes are hashed and unpacked while they are in cache: 192 KiB.
-const CHUNK_LANES: usize = 4_096;
-/// Adding 1.5 x 2^23 to a grid value puts it, plus 2^22, into the low 23 bits of the float.
-const LIFT: f32 = 12_582_912.0;
-const LIFTED_HIGH_BITS: u32 = 0x4b00_0000;
-
-fn encode(block: &GridBlock) -> Vec<u8> {
-    let rows = &block.block;
-    let (values, source_rows) = (block.values.as_deref(), block.source_rows.as_deref());
-    let mut bytes = vec![0; rows.tiles().len() / LANES * LANE_BYTES];
-    for (lanes, out) in rows
-        .tiles()
-        .chunks_exact(LANES)
-        .zip(bytes.chunks_exact_mut(LANE_BYTES))
-    {
-        let (low, high) = out.split_at_mut(LANES * 2);
-        for ((value, low), high) in lanes.iter().zip(low.chunks_exact_mut(2)).zip(high) {
-            let bits = (value + LIFT).to_bits();
-            low.copy_from_slice(&(bits as u16).to_le_bytes());
-            *high = (bits >> 16) as u8;
-        }
-    }
-    bytes.extend(rows.keys().iter().flat_map(|key| key.to_le_bytes()));
-    bytes.extend(
-        values
-            .unwrap_or_default()
-            .iter()
-            .flat_map(|value| value.to_le_bytes()),
-    );
-    bytes.extend(
-        source_rows
-            .unwrap_or_default()
-            .iter()
-            .flat_map(|row| row.to_le_bytes()),
-    );
-    bytes
-}
-
-#[inline]
-fn decode_lanes(bytes: &[u8], out: &mut [f32]) {
-    for (bytes, lanes) in bytes
-        .chunks_exact(LANE_BYTES)
-        .zip(out.chunks_exact_mut(LANES))
-    {
-        let (low, high) = bytes.split_at(LANES * 2);
-        for ((low, high), value) in low.chunks_exact(2).zip(high).zip(lanes) {
-            let low = u16::from_le_bytes([low[0], low[1]]);
-            let bits = u32::from(low) | u32::from(*high) << 16 | LIFTED_HIGH_BITS;
-            *value = f32::from_bits(bits) - LIFT;
-        }
-    }
-}
-
-impl Spilled {
-    fn read(&self, id: BlockId, spill_dir: &Path) -> Result<GridBlock, DataError> {
-        let mut reader = Reader {
-            spilled: self,
-            offset: self.offset,
-            hasher: blake3::Hasher::new(),
-        };
-        let unreadable = |error| DataError::io("read spilled rows from", spill_dir, error);
-        let mut tiles = Tiles::zeroed(self.n_rows.div_ceil(LANES) * self.n_features);
-        let mut chunk = vec![0; CHUNK_LANES * LANE_BYTES];
-        for lanes in tiles.chunks_mut(CHUNK_LANES * LANES) {
-            let bytes = &mut chunk[..lanes.len() / LANES * LANE_BYTES];
-            reader.fill(bytes).map_err(unreadable)?;
-            decode_lanes(bytes, lanes);
-        }
-        let keys = reader
-            .numbers(true, u64::from_le_bytes)
-            .map_err(unreadable)?;
-        let values = reader
-            .numbers(self.has_values, i64::from_le_bytes)
-            .map_err(unreadable)?;
-        let source_rows = reader
-            .numbers(self.has_source_rows, u32::from_le_bytes)
-            .map_err(unreadable)?;
-        let damaged = DataError::SpillDamaged { block: id };
-        if reader.hasher.finalize() != self.hash {
-            return Err(damaged);
-        }
-        let block = Block::from_tiles(
-            u64::from(id.0),
-            self.n_features,
-            tiles,
-            keys.unwrap_or_default(),
-        );
-        Ok(GridBlock {
-            block: block.map_err(|_| damaged)?,
-            values,
-            source_rows,
-        })
-    }
-}
-
-/// Reads one spilled block from front to back.
-struct Reader<'a> {
-    spilled: &'a Spilled,
-    offset: u64,
-    hasher: blake3::Hasher,
-}
-
-impl Reader<'_> {
-    fn fill(&mut self, bytes: &mut [u8]) -> std::io::Result<()> {
-        read_exact_at(&self.spilled.file, bytes, self.offset)?;
-        self.hasher.update(bytes);
-        self.offset += bytes.len() as u64;
-        Ok(())
-    }
-
-    /// One number a row, if there are any.
-    fn numbers<T, const N: usize>(
-        &mut self,
-        are_there: bool,
-        from_bytes: fn([u8; N]) -> T,
-    ) -> std::io::Result<Option<Vec<T>>> {
-        if !are_there {
-            return Ok(None);
-        }
-        let mut bytes = vec![0; self.spilled.n_rows * N];
-        self.fill(&mut bytes)?;
-        let (numbers, _) = bytes.as_chunks::<N>();
-        Ok(Some(
-            numbers.iter().map(|bytes| from_bytes(*bytes)).collect(),
-        ))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ErrorKind;
-    use clientele_kmeans::GRID_LIMIT;
+    use crate::positioned::read_exact_at;
+    use clientele_kmeans::{Block, GRID_LIMIT};
 
     fn block(id: u32, n_rows: usize, has_rest: bool) -> GridBlock {
         let limit = GRID_LIMIT - 1;
@@ -383,6 +400,7 @@ mod tests {
             std::thread::scope(|scope| {
                 for _ in 0..3 {
                     scope.spawn(|| {
+                        store.read_ahead(&[BlockId(2), BlockId(1), BlockId(77)]);
                         for (id, block) in (0..).map(BlockId).zip(&blocks) {
                             assert_eq!(*store.get(id).unwrap(), *block);
                         }
@@ -444,6 +462,38 @@ mod tests {
             write_all_at(&file, &byte, offset).unwrap();
             store.get(BlockId(4)).unwrap();
         }
+    }
+
+    #[test]
+    fn a_block_is_changed_in_place_unless_somebody_looks_at_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let given = block(1, 5_000, false);
+        let store = BlockStore::new(Budget::new(usize::MAX), folder.path());
+        store.insert(BlockId(1), given.clone()).unwrap();
+        let backwards = |grid: &mut GridBlock| {
+            let mut order: Vec<u16> = (0..5_000).collect();
+            order.chunks_mut(4_096).for_each(<[u16]>::reverse);
+            grid.block.reorder(&order);
+        };
+        let looked_at = store.get(BlockId(1)).unwrap();
+        store.modify(BlockId(1), backwards);
+        assert_eq!(*looked_at, given);
+        drop(looked_at);
+        let bytes = store.resident_bytes();
+        std::thread::scope(|scope| {
+            scope.spawn(|| store.modify(BlockId(1), backwards));
+            for _ in 0..50 {
+                scope.spawn(|| assert_eq!(store.get(BlockId(1)).unwrap().block.n_rows(), 5_000));
+            }
+        });
+        store.modify(BlockId(1), |grid| grid.block.restore_order());
+        assert_eq!(*store.get(BlockId(1)).unwrap(), given);
+        assert_eq!(store.resident_bytes(), bytes);
+        let panics =
+            std::panic::AssertUnwindSafe(|| store.modify(BlockId(1), |_| panic!("on purpose")));
+        assert!(std::panic::catch_unwind(panics).is_err());
+        assert!(store.get(BlockId(1)).is_err());
+        assert_eq!(store.resident_bytes(), 0);
     }
 
     #[test]

@@ -209,6 +209,11 @@ impl Block {
             .collect();
     }
 
+    /// Its tiles and keys, to be filled again.
+    pub fn into_parts(self) -> (Tiles, Vec<u64>) {
+        (self.tiles, self.keys)
+    }
+
     /// Names the block within its run.
     pub fn id(&self) -> u64 {
         self.id

@@ -37,6 +37,12 @@ impl Tiles {
     }
 }
 
+impl Default for Tiles {
+    fn default() -> Self {
+        Self::zeroed(0)
+    }
+}
+
 impl Deref for Tiles {
     type Target = [f32];
 

@@ -67,6 +67,21 @@ impl Histograms {
         self.sums[at] += i64::from(q);
     }
 
+    /// Counts `count` values of one bin that add up to `sum`: as [`Histograms::add`] of each of them.
+    pub fn add_bin(
+        &mut self,
+        cluster_idx: usize,
+        feature_idx: usize,
+        bin: usize,
+        count: u64,
+        sum: i64,
+    ) {
+        assert!(bin < self.n_bins, "a bin of the histograms");
+        let at = (cluster_idx * self.n_features + feature_idx) * self.n_bins + bin;
+        self.counts[at] += count;
+        self.sums[at] += sum;
+    }
+
     /// Adds what `other` has seen.
     pub fn merge(&mut self, other: &Self) {
         self.counts

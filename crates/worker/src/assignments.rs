@@ -7,6 +7,7 @@ use arrow::array::{ArrayRef, Float64Array, Int32Array, RecordBatch, UInt32Array}
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use clientele_data::ids::Ids;
 use clientele_data::manifest::ShardId;
+use clientele_data::short_hash::{SHORT_BYTES, ShortHasher};
 use clientele_data::{DataError, Folder, NewFile};
 use clientele_kmeans::exact::NearestTwo;
 use clientele_protocol::RowHashSum;
@@ -59,6 +60,8 @@ impl PartWriter {
             }
         };
         writer.write(&batch).map_err(|e| self.failed(e))?;
+        // A row group a block: what is encoded does not pile up in memory.
+        writer.flush().map_err(|e| self.failed(e))?;
         self.writer = Some(writer);
         Ok(hash_rows(ids, rows, source_rows))
     }
@@ -129,6 +132,8 @@ pub fn margin(row: &NearestTwo) -> Option<f64> {
 /// Sum of the rows' hashes; a row is its id, label and exact distances, whatever file or place it is in.
 fn hash_rows(ids: &Ids, rows: &[NearestTwo], source_rows: Option<&[u32]>) -> RowHashSum {
     let mut sum = RowHashSum::default();
+    let mut add = |hash| sum.merge(&RowHashSum::from_le_bytes(hash));
+    let mut hasher = ShortHasher::default();
     let mut bytes = Vec::new();
     for (row_idx, row) in rows.iter().enumerate() {
         let source_row = source_rows.map_or(row_idx, |kept| kept[row_idx] as usize);
@@ -139,8 +144,13 @@ fn hash_rows(ids: &Ids, rows: &[NearestTwo], source_rows: Option<&[u32]>) -> Row
             bytes.extend_from_slice(&second.to_le_bytes());
             bytes.extend_from_slice(&row.second_d2.to_le_bytes());
         }
-        sum.add(&blake3::hash(&bytes));
+        match bytes.len() <= SHORT_BYTES {
+            true => hasher.push(&bytes, &mut add),
+            // A long text.
+            false => add(*blake3::hash(&bytes).as_bytes()),
+        }
     }
+    hasher.finish(&mut add);
     sum
 }
 
@@ -155,14 +165,19 @@ fn schema(id_type: DataType) -> SchemaRef {
 }
 
 fn properties() -> WriterProperties {
-    // Distances and ids hardly repeat: a dictionary of them costs time and saves nothing.
-    ["customer_id", "distance", "margin"]
-        .into_iter()
-        .fold(WriterProperties::builder(), |builder, column| {
-            builder.set_column_dictionary_enabled(ColumnPath::from(column), false)
-        })
-        .set_compression(Compression::ZSTD(ZstdLevel::default()))
-        .build()
+    let builder = ["customer_id", "distance", "margin"].into_iter().fold(
+        WriterProperties::builder(),
+        // Distances and ids hardly repeat: a dictionary of them costs time and saves nothing.
+        |builder, column| builder.set_column_dictionary_enabled(ColumnPath::from(column), false),
+    );
+    let builder = ["distance", "margin"].into_iter().fold(
+        builder.set_compression(Compression::ZSTD(ZstdLevel::default())),
+        // The digits of a root are noise: a fourteenth is all that compression saves.
+        |builder, column| {
+            builder.set_column_compression(ColumnPath::from(column), Compression::UNCOMPRESSED)
+        },
+    );
+    builder.build()
 }
 
 #[cfg(test)]

@@ -5,12 +5,16 @@
 
 mod assignments;
 mod engine;
+mod finish;
 mod in_process;
+mod ingest;
+mod kept;
 mod memory;
 mod passes;
 pub mod remote;
 mod rows;
 mod stages;
+mod tallies;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -24,6 +28,7 @@ pub use engine::{BackendChoice, EngineOptions};
 use engine::Engine;
 pub use in_process::InProcess;
 
+use kept::Kept;
 use memory::PassMemory;
 use rows::{Residents, Rows};
 
@@ -75,6 +80,7 @@ impl Resources {
     /// [`WorkerError`].
     pub fn open(options: &WorkerOptions) -> Result<Arc<Self>, WorkerError> {
         let n_threads = options.n_threads.max(1);
+        clientele_data::memory::keep_small_buffers();
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(n_threads)
             .thread_name(|nth| format!("worker-{nth}"))
@@ -113,6 +119,8 @@ pub struct Worker {
     /// The rows on the grid, once there is a transform.
     rows: Mutex<Option<Arc<Rows>>>,
     memory: PassMemory,
+    /// Rows that are not on the grid yet.
+    kept: Kept,
 }
 
 impl Worker {
@@ -125,6 +133,7 @@ impl Worker {
             memory: PassMemory::new(for_rows / PASS_MEMORY_SHARE, resources.prunes),
             resources,
             rows: Mutex::new(None),
+            kept: Kept::default(),
         }
     }
 

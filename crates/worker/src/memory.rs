@@ -5,12 +5,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use clientele_data::manifest::BlockId;
 use clientele_kmeans::Centroids;
-use clientele_kmeans::cpu::{BlockMemory, CpuBackend, Travel};
+use clientele_kmeans::cpu::{BlockMemory, CpuBackend, Effort, Travel};
+use clientele_kmeans::{BLOCK_ROWS, Block, LANES};
 use clientele_protocol::CandidateId;
 
 /// Bounds cost a pass a tenth and more, and are of no use while centroids still travel far: they are kept once no more than this share
 /// of the rows moved in a pass.
 const CALM_SHARE: f64 = 0.05;
+
+/// Rows are put in the order of their bounds once this many passes' worth of them was read for nothing, because they shared a tile with a row
+/// that had to be looked at: about what it costs to do so.
+const WASTE_BEFORE_ORDERING: f64 = 3.0;
+/// Rows in order are not quite apart from the others: of what is read beyond the rows that had to be, so many times that is no waste.
+const UNAVOIDABLE: f64 = 0.5;
 
 /// The memory of all candidates of one job.
 pub struct PassMemory {
@@ -31,6 +38,8 @@ struct Candidate {
     /// Since the centroids last moved.
     n_rows: u64,
     n_moved: u64,
+    /// Rows read for nothing since they were last put in order.
+    n_wasted: f64,
 }
 
 struct Slot {
@@ -45,6 +54,13 @@ pub struct Remembered {
     pub idx: usize,
     pub travel: Arc<Travel>,
     pub memory: BlockMemory,
+}
+
+/// What a pass over one block did on behalf of one candidate.
+pub struct Done {
+    pub n_rows: usize,
+    pub n_moved: u64,
+    pub effort: Effort,
 }
 
 impl PassMemory {
@@ -77,6 +93,7 @@ impl PassMemory {
                 blocks: HashMap::new(),
                 n_rows: 0,
                 n_moved: 0,
+                n_wasted: 0.0,
             });
             if candidate.travel.centroids() != centroids {
                 let is_calm = candidate.n_moved as f64 <= CALM_SHARE * candidate.n_rows as f64;
@@ -124,20 +141,56 @@ impl PassMemory {
         taken
     }
 
-    /// Puts back what a pass over a block has left of one candidate, and notes how calm it was.
-    pub fn put(
-        &self,
-        block: BlockId,
-        id: CandidateId,
-        memory: BlockMemory,
-        n_rows: usize,
-        n_moved: u64,
-    ) {
+    /// Whether a pass for `ids` can do without reading a block.
+    pub fn is_unread(&self, block: BlockId, ids: &[CandidateId]) -> bool {
+        let state = self.lock();
+        ids.iter().all(|id| {
+            let candidate = state.candidates.get(id);
+            let slot =
+                candidate.and_then(|candidate| Some((candidate, candidate.blocks.get(&block)?)));
+            slot.is_some_and(|(candidate, slot)| {
+                let memory = slot.memory.as_ref();
+                memory.is_some_and(|memory| memory.is_safe(&candidate.travel))
+            })
+        })
+    }
+
+    /// Puts back what a pass over a block has left of one candidate, and notes how calm it was and what it took.
+    pub fn put(&self, block: BlockId, id: CandidateId, memory: BlockMemory, done: Done) {
         if let Some(candidate) = self.lock().candidates.get_mut(&id) {
-            candidate.n_rows += n_rows as u64;
-            candidate.n_moved += n_moved;
+            candidate.n_rows += done.n_rows as u64;
+            candidate.n_moved += done.n_moved;
+            let n_read = (done.effort.n_tiles_read * LANES as u64) as f64;
+            let n_needed = done.effort.n_unsafe_rows as f64 * (1.0 + UNAVOIDABLE);
+            candidate.n_wasted += (n_read - n_needed).max(0.0);
             if let Some(slot) = candidate.blocks.get_mut(&block) {
                 slot.memory = Some(memory);
+            }
+        }
+    }
+
+    /// The candidate whose bounds the rows should be put in order of, if that is worth while: only where one is left, for each would
+    /// want another order.
+    pub fn wants_order(&self) -> Option<CandidateId> {
+        let mut state = self.lock();
+        let mut candidates = state.candidates.iter_mut();
+        let (id, candidate) = candidates.next().filter(|_| candidates.len() == 0)?;
+        let is_worth_it = candidate.n_wasted > WASTE_BEFORE_ORDERING * candidate.n_rows as f64;
+        is_worth_it.then(|| {
+            candidate.n_wasted = 0.0;
+            *id
+        })
+    }
+
+    /// Puts the rows of a block in the order of the bounds of a candidate, as far as they are known.
+    pub fn order(&self, id: CandidateId, block_id: BlockId, block: &mut Block) {
+        let taken = self.take(block_id, &[id], BLOCK_ROWS);
+        for mut remembered in taken {
+            remembered.memory.reorder(block, &remembered.travel);
+            if let Some(candidate) = self.lock().candidates.get_mut(&id)
+                && let Some(slot) = candidate.blocks.get_mut(&block_id)
+            {
+                slot.memory = Some(remembered.memory);
             }
         }
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use clientele_data::ingest::IngestPartial;
 use clientele_data::manifest::ShardId;
-use clientele_data::store::{BlockStore, Budget};
+use clientele_data::store::{BlockStore, Budget, Lease};
 use clientele_kmeans::BLOCK_ROWS;
 
 use crate::PASS_MEMORY_SHARE;
@@ -92,6 +92,12 @@ impl Residents {
             Budget::new(usize::try_from(bytes).unwrap_or(usize::MAX))
         });
         for_rows
+    }
+
+    /// Takes memory of that for rows, if there is as much.
+    pub fn lease(&self, n_bytes: usize) -> Option<Lease> {
+        let budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        budget.as_ref()?.lease(n_bytes)
     }
 
     /// The rows of `key`: those that are here, or none yet, with room made for `wanted_bytes`. Spills go to `spill_dir`.

@@ -4,29 +4,48 @@ use std::sync::{Arc, PoisonError};
 
 use clientele_data::DataError;
 use clientele_data::duplicates;
-use clientele_data::ingest::{GridBlock, IngestPartial, ingest};
+use clientele_data::ingest::GridBlock;
 use clientele_data::manifest::{BlockId, ShardId};
-use clientele_data::read::{NO_VALUE, Projection, RawBlock, read_ids, read_shard};
-use clientele_data::stats::{StatsPartial, StatsRequest};
+use clientele_data::store::Held;
 use clientele_data::transform::Transform;
-use clientele_kmeans::exact::{NearestTwo, nearest_two_in_block};
 use clientele_kmeans::relocate::FarthestRows;
 use clientele_kmeans::seeding::{Race, SeedRound, race_block};
 use clientele_kmeans::{Backend, Centroids};
-use clientele_protocol::{
-    Answer, FinalPartial, Job, MARGIN_BINS, PartId, RelocateRequest, Stage, TaskError,
-};
+use clientele_protocol::{Answer, PartId, RelocateRequest, Stage, TaskError};
 use rayon::prelude::*;
 
 use crate::Worker;
-use crate::assignments::{PartWriter, margin};
 use crate::rows::{Rows, RowsKey};
+
+/// Pieces that a range of hashes is looked at in.
+const DUPLICATE_PIECES: u32 = 16;
 
 /// Blocks to compute on.
 pub(crate) struct Blocks {
     pub(crate) ids: Vec<BlockId>,
     /// Where they are.
     pub(crate) rows: Arc<Rows>,
+}
+
+/// Spilled blocks that the system is asked to read while a thread computes on one.
+const BLOCKS_AHEAD: usize = 2;
+
+impl Blocks {
+    /// The block at `at`; those after it that are `wanted` are fetched meanwhile if they are on disk.
+    pub(crate) fn get(
+        &self,
+        at: usize,
+        wanted: impl Fn(&BlockId) -> bool,
+    ) -> Result<Held, DataError> {
+        let ahead: Vec<BlockId> = self.ids[at + 1..]
+            .iter()
+            .filter(|id| wanted(id))
+            .take(BLOCKS_AHEAD)
+            .copied()
+            .collect();
+        self.rows.store.read_ahead(&ahead);
+        self.rows.store.get(self.ids[at])
+    }
 }
 
 impl Worker {
@@ -71,33 +90,6 @@ impl Worker {
         })
     }
 
-    fn statistics(
-        &self,
-        shards: &[ShardId],
-        request: &StatsRequest,
-    ) -> Result<StatsPartial, DataError> {
-        let zero = || StatsPartial::zero(request);
-        shards
-            .par_iter()
-            .map(|shard| {
-                let mut partial = zero();
-                read_shard(
-                    &self.job.manifest,
-                    *shard,
-                    &request.projection(),
-                    &mut |raw: &mut RawBlock| {
-                        partial.add_block(request, raw);
-                        Ok::<(), DataError>(())
-                    },
-                )?;
-                Ok(partial)
-            })
-            .try_reduce(zero, |mut a, b| {
-                a.merge(&b);
-                Ok(a)
-            })
-    }
-
     fn duplicates(
         &self,
         parts: &[PartId],
@@ -106,85 +98,27 @@ impl Worker {
     ) -> Result<duplicates::Duplicates, DataError> {
         let mut found = duplicates::Duplicates::default();
         for part in parts {
-            found.merge(duplicates::find_duplicates(
-                &self.job.work_dir,
-                n_shards,
-                part.0,
-                n_ranges,
-            )?);
+            // A part in pieces, so that one is work for all threads.
+            let pieces = n_ranges.checked_mul(DUPLICATE_PIECES);
+            let (n_pieces, n_ranges) = match pieces {
+                Some(n_ranges) => (DUPLICATE_PIECES, n_ranges),
+                None => (1, n_ranges),
+            };
+            let (work_dir, first) = (&self.job.work_dir, part.0 * n_pieces);
+            let of_piece =
+                |piece| duplicates::find_duplicates(work_dir, n_shards, first + piece, n_ranges);
+            let merged = |mut a: duplicates::Duplicates, b| {
+                a.merge(b);
+                Ok(a)
+            };
+            let pieces = (0..n_pieces).into_par_iter().map(of_piece);
+            found.merge(pieces.try_reduce(duplicates::Duplicates::default, merged)?);
         }
         Ok(found)
     }
 
-    /// Puts shards on the grid and keeps their blocks.
-    fn ingest(
-        &self,
-        shards: &[ShardId],
-        transform: &Transform,
-        fingerprints: bool,
-    ) -> Result<IngestPartial, DataError> {
-        let zero = || IngestPartial::zero(transform.n_features());
-        let rows = self.rows(transform)?;
-        shards
-            .par_iter()
-            .map(|shard| self.ingest_shard(*shard, transform, fingerprints, &rows))
-            .try_reduce(zero, |mut a, b| {
-                a.merge(&b);
-                Ok(a)
-            })
-    }
-
-    fn ingest_shard(
-        &self,
-        shard: ShardId,
-        transform: &Transform,
-        fingerprints: bool,
-        rows: &Rows,
-    ) -> Result<IngestPartial, DataError> {
-        let manifest = &self.job.manifest;
-        let known = rows.counted(shard);
-        if let Some(counted) = &known
-            && !fingerprints
-        {
-            return Ok(counted.clone());
-        }
-        let projection = match known {
-            // An earlier job has left the rows here; only their ids are wanted.
-            Some(_) => Projection {
-                features: vec![false; manifest.n_features()],
-                ids: true,
-                value: false,
-            },
-            None => Projection::all(manifest),
-        };
-        let mut counted = IngestPartial::zero(transform.n_features());
-        let mut ids = Vec::new();
-        read_shard(manifest, shard, &projection, &mut |raw: &mut RawBlock| {
-            let id = raw.id;
-            if fingerprints {
-                ids.extend_from_slice(&raw.ids);
-            }
-            if known.is_some() {
-                return Ok(());
-            }
-            let grid = ingest(raw, transform, &mut counted)?;
-            rows.store.insert(id, grid)
-        })?;
-        if fingerprints {
-            let Job {
-                work_dir,
-                spill_dir,
-                ..
-            } = &self.job;
-            duplicates::write_fingerprints(work_dir, spill_dir, shard, ids)?;
-        }
-        let counted = known.unwrap_or(counted);
-        rows.note(shard, counted.clone());
-        Ok(counted)
-    }
-
     /// The rows of this job by `transform`, as far as they are here.
-    fn rows(&self, transform: &Transform) -> Result<Arc<Rows>, DataError> {
+    pub(crate) fn rows(&self, transform: &Transform) -> Result<Arc<Rows>, DataError> {
         let mut held = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(rows) = &*held {
             return Ok(rows.clone());
@@ -196,10 +130,11 @@ impl Worker {
         let manifest = &self.job.manifest;
         let row_bytes = (manifest.n_features() + 4) * size_of::<f32>();
         let wanted = usize::try_from(manifest.n_rows()).unwrap_or(usize::MAX);
-        let rows =
-            self.resources
-                .rows
-                .get(&key, wanted.saturating_mul(row_bytes), &self.job.spill_dir);
+        // What is kept as it was decoded is in the budget already, and becomes rows.
+        let wanted = wanted
+            .saturating_mul(row_bytes)
+            .saturating_sub(self.kept.size_bytes());
+        let rows = self.resources.rows.get(&key, wanted, &self.job.spill_dir);
         Ok(held.insert(rows).clone())
     }
 
@@ -212,6 +147,8 @@ impl Worker {
             .copied()
             .collect();
         self.ingest(&missing, transform, false)?;
+        // What other workers have put on the grid is not needed here.
+        self.kept.clear();
         let ids = shards
             .iter()
             .flat_map(|shard| self.job.manifest.shard_blocks(*shard));
@@ -289,103 +226,11 @@ impl Worker {
         blocks
             .ids
             .par_iter()
-            .map(|id| Ok(of_block(*id, &*blocks.rows.store.get(*id)?)))
+            .enumerate()
+            .map(|(at, id)| Ok(of_block(*id, &*blocks.get(at, |_| true)?)))
             .try_reduce(&zero, |mut a, b| {
                 merge(&mut a, b);
                 Ok(a)
             })
-    }
-
-    /// Labels of the final model: one part a shard, and what the rows of each cluster add up to.
-    fn finish(
-        &self,
-        shards: &[ShardId],
-        rows: &Rows,
-        transform: &Transform,
-        centroids: &Centroids,
-    ) -> Result<FinalPartial, DataError> {
-        let has_values = self.job.manifest.value().is_some();
-        let zero =
-            || FinalPartial::zero(centroids.n_clusters(), centroids.n_features(), has_values);
-        shards
-            .par_iter()
-            .map(|shard| {
-                let mut partial = zero();
-                self.finish_shard(*shard, rows, transform, centroids, &mut partial)?;
-                Ok(partial)
-            })
-            .try_reduce(zero, |mut a, b| {
-                a.merge(&b);
-                Ok(a)
-            })
-    }
-
-    fn finish_shard(
-        &self,
-        shard: ShardId,
-        held: &Rows,
-        transform: &Transform,
-        centroids: &Centroids,
-        partial: &mut FinalPartial,
-    ) -> Result<(), DataError> {
-        let job = &self.job;
-        let ranges: Vec<(i32, i32)> = (0..transform.n_features())
-            .map(|f| transform.grid_range(f))
-            .collect();
-        let mut part = PartWriter::new(
-            job.assignments_dir.clone(),
-            job.spill_dir.clone(),
-            shard,
-            transform.grid_step(),
-        );
-        let mut rows = Vec::new();
-        read_ids(&job.manifest, shard, &mut |id, ids| {
-            let grid = held.store.get(id)?;
-            nearest_two_in_block(&grid.block, centroids, &mut rows);
-            add_rows(partial, &grid, &rows, &ranges);
-            let hashes = part.write(&ids, &rows, grid.source_rows.as_deref())?;
-            partial.row_hashes.merge(&hashes);
-            Ok::<(), DataError>(())
-        })?;
-        part.finish()
-    }
-}
-
-/// Adds the rows of one block to the profile of their clusters. `ranges` [n_features] are the grid ranges of the features.
-fn add_rows(
-    partial: &mut FinalPartial,
-    grid: &GridBlock,
-    rows: &[NearestTwo],
-    ranges: &[(i32, i32)],
-) {
-    let n_clusters = partial.sizes.len();
-    for (row_idx, row) in rows.iter().enumerate() {
-        let cluster_idx = usize::from(row.label);
-        partial.sizes[cluster_idx] += 1;
-        partial.inertia += u128::from(row.d2);
-        if let Some(second) = row.second {
-            partial.seconds[cluster_idx * n_clusters + usize::from(second)] += 1;
-        }
-        if let Some(margin) = margin(row) {
-            let bin = ((margin * MARGIN_BINS as f64) as usize).min(MARGIN_BINS - 1);
-            partial.margins[cluster_idx * MARGIN_BINS + bin] += 1;
-        }
-        if let Some(value) = grid
-            .values
-            .as_ref()
-            .map(|values| values[row_idx])
-            .filter(|value| *value != NO_VALUE)
-        {
-            partial.values[cluster_idx] += i128::from(value);
-            partial.valued[cluster_idx] += 1;
-        }
-    }
-    for (feature_idx, (low, high)) in ranges.iter().enumerate() {
-        for (row_idx, row) in rows.iter().enumerate() {
-            let q = grid.block.value(row_idx, feature_idx);
-            partial
-                .histograms
-                .add(usize::from(row.label), feature_idx, q, *low, *high);
-        }
     }
 }

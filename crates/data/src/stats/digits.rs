@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::vectors::{self, Vectorised};
+
 /// Widths of the digits, from the top. The first two are together the 35 bits that an `f32` has as an `f64` (sign, 11 of the
 /// exponent, 23 of the mantissa), so that order statistics of `f32` columns are settled in two rounds.
 const DIGIT_BITS: [u32; 4] = [18, 17, 15, 14];
@@ -85,11 +87,44 @@ impl Digit {
     pub(super) fn count(self, column: &[f64], histogram: &mut BTreeMap<u32, Bucket>) {
         let bits_above: u32 = DIGIT_BITS[..self.n_above].iter().sum();
         let bits_below = 64 - bits_above - self.width();
-        for x in column {
-            let bits = ordered_bits(*x);
-            if bits >> (64 - bits_above) == self.prefix && !x.is_nan() {
+        let add = &mut |x: f64| {
+            let bits = ordered_bits(x);
+            if bits.unbounded_shr(64 - bits_above) == self.prefix && !x.is_nan() {
                 let digit = (bits >> bits_below & (self.n_values() - 1)) as u32;
                 histogram.entry(digit).or_default().add(bits);
+            }
+        };
+        if self.n_above == 0 {
+            return column.iter().for_each(|x| add(*x));
+        }
+        // The prefix holds the whole exponent, so these are the ends of a range of numbers.
+        let ends = [0, u64::MAX >> bits_above]
+            .map(|below| from_ordered_bits(self.prefix << (64 - bits_above) | below));
+        let chunks = column.chunks(CHUNK);
+        vectors::run(Matches { chunks, ends, add });
+    }
+}
+
+/// Values looked at together.
+const CHUNK: usize = 32;
+
+/// Calls `add` with all values of the chunks in which one lies between the `ends`.
+struct Matches<'a, A> {
+    chunks: std::slice::Chunks<'a, f64>,
+    ends: [f64; 2],
+    add: &'a mut A,
+}
+
+impl<A: FnMut(f64)> Vectorised for Matches<'_, A> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let [low, high] = self.ends;
+        for chunk in self.chunks {
+            let is_match = |x: &f64| (*x >= low) & (*x <= high);
+            if chunk.iter().fold(false, |any, x| any | is_match(x)) {
+                chunk.iter().for_each(|x| (self.add)(*x));
             }
         }
     }
@@ -239,6 +274,12 @@ mod tests {
         }
     }
 
+    fn count_first(column: &[f64], histogram: &mut BTreeMap<u32, Bucket>) {
+        let mut scratch = crate::stats::Scratch::default();
+        scratch.count(column);
+        scratch.drain(histogram);
+    }
+
     fn find(column: &[f64], rank: u64) -> f64 {
         let mut statistic = OrderStatistic::new(rank, column.len() as u64);
         for _ in 0..DIGIT_BITS.len() {
@@ -247,7 +288,7 @@ mod tests {
             };
             let mut histogram = BTreeMap::new();
             match digit.is_first() {
-                true => crate::stats::Scratch::default().count(column, &mut histogram),
+                true => count_first(column, &mut histogram),
                 false => digit.count(column, &mut histogram),
             }
             statistic = statistic.descend(&histogram);
@@ -261,7 +302,7 @@ mod tests {
             .map(|i| f64::from((i as f32 * 0.37).sin()))
             .collect();
         let mut first = BTreeMap::new();
-        crate::stats::Scratch::default().count(&column, &mut first);
+        count_first(&column, &mut first);
         let after_one = OrderStatistic::new(7_777, 10_000).descend(&first);
         let OrderStatistic::Open { digit, .. } = after_one else {
             panic!("known too early")

@@ -1,7 +1,8 @@
 //! Means and variances as sums of integers.
 
-use crate::ingest::ROUNDER;
+use crate::grid::{ROUNDER, shape_lanes};
 use crate::transform::{Shape, power_of_two, step_exponent};
+use crate::vectors::{self, Vectorised};
 
 /// Steps on either side of the middle: the provisional grid has 2^40 in all.
 const HALF_STEPS: f64 = ((1_u64 << 39) - 1) as f64;
@@ -94,18 +95,13 @@ pub struct Moments {
 impl Moments {
     /// Adds the values of a column; NaN is left out.
     pub(super) fn add(&mut self, grid: &MomentGrid, column: &[f64]) {
-        let steps_per_unit = power_of_two(-grid.exponent);
-        // A block's sum stays below 2^16 x 2^39.
-        let (mut n_values, mut sum, mut squares) = (0, 0_i64, 0_i128);
-        for x in column.iter().filter(|x| !x.is_nan()) {
-            let steps = grid.steps(*x, steps_per_unit);
-            n_values += 1;
-            sum += steps;
-            squares += i128::from(steps) * i128::from(steps);
+        for rows in column.chunks(FLUSH_ROWS) {
+            vectors::run(Add {
+                moments: self,
+                grid,
+                rows,
+            });
         }
-        self.n_values += n_values;
-        self.sum += i128::from(sum);
-        self.squares += squares;
     }
 
     /// Adds `n_values` times the value at `place`.
@@ -121,6 +117,87 @@ impl Moments {
         self.n_values += other.n_values;
         self.sum += other.sum;
         self.squares += other.squares;
+    }
+}
+
+/// Rows between flushes: halves of squares add up to less than 2^40 x 2^12 a lane, exact in f64.
+const FLUSH_ROWS: usize = 1 << 12;
+const N_LANES: usize = 16;
+/// What a place on the grid is cut at: both halves are at most 2^19 in magnitude, and a half.
+const HALF: f64 = (1_u64 << 20) as f64;
+
+/// Up to [`FLUSH_ROWS`] rows on their way into the moments. `(h 2^20 + l)^2` is taken apart, so that everything is an exact integer
+/// in `f64` and vectorises.
+struct Add<'a> {
+    moments: &'a mut Moments,
+    grid: &'a MomentGrid,
+    rows: &'a [f64],
+}
+
+#[derive(Default)]
+struct Lanes {
+    n_values: [f64; N_LANES],
+    sum: [f64; N_LANES],
+    high: [f64; N_LANES],
+    mixed: [f64; N_LANES],
+    low: [f64; N_LANES],
+}
+
+impl Vectorised for Add<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let steps_per_unit = power_of_two(-self.grid.exponent);
+        let mut lanes = Lanes::default();
+        let (chunks, rest) = self.rows.as_chunks::<N_LANES>();
+        for xs in chunks {
+            lanes.add(self.grid, steps_per_unit, xs);
+        }
+        let mut padded = [f64::NAN; N_LANES];
+        padded[..rest.len()].copy_from_slice(rest);
+        lanes.add(self.grid, steps_per_unit, &padded);
+        lanes.flush(self.moments);
+    }
+}
+
+impl Lanes {
+    #[inline(always)]
+    fn add(&mut self, grid: &MomentGrid, steps_per_unit: f64, xs: &[f64; N_LANES]) {
+        let mut shaped = [0.0; N_LANES];
+        for lane in 0..N_LANES {
+            let x = xs[lane];
+            let x = if x < grid.clip_low { grid.clip_low } else { x };
+            shaped[lane] = if x > grid.clip_high {
+                grid.clip_high
+            } else {
+                x
+            };
+        }
+        shape_lanes(grid.shape, grid.clip_low, &mut shaped);
+        for lane in 0..N_LANES {
+            let is_there = !xs[lane].is_nan();
+            let steps = (shaped[lane] - grid.middle) * steps_per_unit;
+            let steps = (steps + ROUNDER) - ROUNDER;
+            let steps = if is_there { steps } else { 0.0 };
+            let high = (steps * (1.0 / HALF) + ROUNDER) - ROUNDER;
+            let low = steps - high * HALF;
+            self.n_values[lane] += if is_there { 1.0 } else { 0.0 };
+            self.sum[lane] += steps;
+            self.high[lane] += high * high;
+            self.mixed[lane] += high * low;
+            self.low[lane] += low * low;
+        }
+    }
+
+    #[inline(always)]
+    fn flush(&self, moments: &mut Moments) {
+        let total = |lanes: &[f64; N_LANES]| lanes.iter().map(|v| *v as i64).sum::<i64>();
+        let [high, mixed, low] =
+            [&self.high, &self.mixed, &self.low].map(|lanes| i128::from(total(lanes)));
+        moments.n_values += total(&self.n_values) as u64;
+        moments.sum += i128::from(total(&self.sum));
+        moments.squares += (high << 40) + (mixed << 21) + low;
     }
 }
 

@@ -76,11 +76,14 @@ impl BlockMemory {
         self.labels.get(..n_rows).filter(|_| self.partial.is_some())
     }
 
+    /// Whether a pass with the centroids of `travel` need not read the block.
+    pub fn is_safe(&self, travel: &Travel) -> bool {
+        self.holds_bounds(travel) && f64::from(self.bounds.of_block) > travel.most_units()
+    }
+
     /// The answer of a pass with the centroids of `travel`, if the block need not be read for it.
     pub fn answer_unread(&self, travel: &Travel) -> Option<Partial> {
-        let is_safe =
-            self.holds_bounds(travel) && f64::from(self.bounds.of_block) > travel.most_units();
-        let partial = self.partial.as_ref().filter(|_| is_safe)?;
+        let partial = self.partial.as_ref().filter(|_| self.is_safe(travel))?;
         Some(Partial {
             n_moved: Some(0),
             n_rechecked: 0,

@@ -1,0 +1,402 @@
+//! Raw rows kept in the places where their grid values will be, so that a file is decoded once: statistics are taken while its columns
+//! are decoded, further rounds read memory, and the transform is applied in place.
+
+use clientele_kmeans::{Block, LANES, Tiles};
+use rayon::prelude::*;
+
+use crate::DataError;
+use crate::column::ColumnCounts;
+use crate::decode::{Run, Scratch, Values, each_run};
+use crate::grid::{Gridder, Seen};
+use crate::ids::{Fingerprint, row_key};
+use crate::ingest::{GridBlock, IngestPartial, check_impute};
+use crate::manifest::{BlockId, Manifest, ShardId};
+use crate::stats::{self, FeatureRequest, FeatureStats, StatsPartial, StatsRequest};
+use crate::transform::Transform;
+
+/// Bytes of tiles decoded at a time, about: a column is decoded for all blocks of a run before the next one, so all are in memory.
+const RUN_BYTES: usize = 64 << 20;
+/// Bytes of tiles that pass through the cache at a time.
+const STRIP_BYTES: usize = 128 << 10;
+
+/// One block as it was decoded: null is NaN.
+#[derive(Debug, Clone)]
+pub struct RawTiles {
+    id: BlockId,
+    n_rows: usize,
+    n_features: usize,
+    /// In the layout of [`Block`]: the raw values of features whose type fits in `f32`, zeros for the others.
+    tiles: Tiles,
+    /// [n_features][n_rows] raw values of the others.
+    wide: Vec<Option<Vec<f64>>>,
+    /// [n_features]
+    counts: Vec<ColumnCounts>,
+    size_bytes: usize,
+}
+
+/// Whether the columns of a shard are decoded on many threads of the pool that the caller is in: for few shards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spread {
+    /// On the calling thread.
+    Here,
+    /// On all.
+    Columns,
+}
+
+/// Adds the rows of a shard to the answer to `request`, a column at a time and without keeping any.
+///
+/// # Errors
+/// As [`crate::read::read_shard`].
+pub fn read_statistics(
+    manifest: &Manifest,
+    shard: ShardId,
+    spread: Spread,
+    request: &StatsRequest,
+    partial: &mut StatsPartial,
+) -> Result<(), DataError> {
+    let names = names(manifest, |feature_idx| {
+        request.features[feature_idx].is_wanted()
+    });
+    each_run(manifest, shard, &names, &mut |run| {
+        let features = request
+            .features
+            .iter()
+            .zip(&mut partial.features)
+            .enumerate();
+        let wanted = features.filter(|(_, (asked, _))| asked.is_wanted());
+        let columns = wanted.map(|(feature_idx, (asked, seen))| Column {
+            feature_idx,
+            statistics: Some((asked, seen)),
+            places: Vec::new(),
+        });
+        decode(run, spread, columns.collect())?;
+        partial.n_rows += n_rows(run) as u64;
+        Ok(())
+    })
+}
+
+/// Decodes all features of a shard and hands out its blocks; on the way they are added to the answer to a request for statistics.
+///
+/// # Errors
+/// As [`crate::read::read_shard`]; what `each` returns.
+pub fn read_tiles<E: From<DataError>>(
+    manifest: &Manifest,
+    shard: ShardId,
+    spread: Spread,
+    mut statistics: Option<(&StatsRequest, &mut StatsPartial)>,
+    each: &mut dyn FnMut(RawTiles) -> Result<(), E>,
+) -> Result<(), E> {
+    let names = names(manifest, |_| true);
+    each_run(manifest, shard, &names, &mut |run| {
+        for run in run.pieces(RUN_BYTES) {
+            let mut tiles: Vec<RawTiles> = (0..run.ids.len())
+                .map(|at| RawTiles::new(&run, at))
+                .collect();
+            let mut columns: Vec<Column<'_>> =
+                (0..manifest.n_features()).map(Column::new).collect();
+            for block in &mut tiles {
+                block.hand_out(&mut columns);
+            }
+            if let Some((request, partial)) = &mut statistics {
+                let features = request.features.iter().zip(&mut partial.features);
+                for (column, (asked, seen)) in columns.iter_mut().zip(features) {
+                    // An answer says nothing of what was not asked for, whoever gives it.
+                    column.statistics = asked.is_wanted().then_some((asked, seen));
+                }
+                partial.n_rows += n_rows(&run) as u64;
+            }
+            decode(&run, spread, columns)?;
+            tiles.into_iter().try_for_each(&mut *each)?;
+        }
+        Ok(())
+    })
+}
+
+/// Bytes of memory that a shard's blocks take, before they are put on the grid or after, whichever is more.
+pub fn size_bytes(manifest: &Manifest, shard: ShardId) -> usize {
+    let blocks = manifest.shard_blocks(shard);
+    let rows = blocks.map(|id| manifest.blocks()[id.0 as usize].n_rows);
+    rows.map(|n_rows| block_bytes(manifest, n_rows)).sum()
+}
+
+fn block_bytes(manifest: &Manifest, n_rows: usize) -> usize {
+    let columns = manifest.features().iter();
+    let widths = columns.map(|column| match column.column_type.fits_f32() {
+        true => size_of::<f32>(),
+        false => size_of::<f64>() + size_of::<f32>(),
+    });
+    let value_bytes = match manifest.value() {
+        Some(_) => size_of::<i64>(),
+        None => 0,
+    };
+    // Norms are one float for each tile.
+    let n_tiles = n_rows.div_ceil(LANES);
+    let tile_bytes = LANES * widths.sum::<usize>() + size_of::<f32>();
+    n_tiles * tile_bytes + n_rows * (size_of::<u64>() + value_bytes)
+}
+
+fn names(manifest: &Manifest, is_wanted: impl Fn(usize) -> bool) -> Vec<&str> {
+    let features = manifest.features().iter().enumerate();
+    let wanted = features.filter(|(feature_idx, _)| is_wanted(*feature_idx));
+    wanted.map(|(_, column)| column.name.as_str()).collect()
+}
+
+fn n_rows(run: &Run<'_>) -> usize {
+    (0..run.ids.len()).map(|at| run.block(at).n_rows).sum()
+}
+
+/// One feature of a run, and where its values go.
+struct Column<'a> {
+    feature_idx: usize,
+    statistics: Option<(&'a FeatureRequest, &'a mut FeatureStats)>,
+    /// One for each block, or none.
+    places: Vec<Places<'a>>,
+}
+
+impl Column<'_> {
+    fn new(feature_idx: usize) -> Self {
+        Self {
+            feature_idx,
+            statistics: None,
+            places: Vec::new(),
+        }
+    }
+}
+
+/// Where the values of one feature of one block go.
+struct Places<'a> {
+    /// Its lanes of each tile.
+    lanes: Vec<&'a mut [f32; LANES]>,
+    wide: &'a mut Option<Vec<f64>>,
+    counts: &'a mut ColumnCounts,
+}
+
+fn decode(run: &Run<'_>, spread: Spread, mut columns: Vec<Column<'_>>) -> Result<(), DataError> {
+    let room = || (Scratch::default(), stats::Scratch::default());
+    match spread {
+        Spread::Columns => columns
+            .par_iter_mut()
+            .try_for_each_init(room, |room, column| column.decode(run, room)),
+        Spread::Here => {
+            let mut room = room();
+            columns
+                .iter_mut()
+                .try_for_each(|column| column.decode(run, &mut room))
+        }
+    }
+}
+
+impl Column<'_> {
+    fn decode(
+        &mut self,
+        run: &Run<'_>,
+        (scratch, buckets): &mut (Scratch, stats::Scratch),
+    ) -> Result<(), DataError> {
+        let (statistics, places) = (&mut self.statistics, &mut self.places);
+        run.decode(self.feature_idx, scratch, &mut |at, values, counts| {
+            if let Some((asked, seen)) = statistics {
+                seen.add(asked, buckets, values, &counts);
+            }
+            if let Some(places) = places.get_mut(at) {
+                places.put(values, counts);
+            }
+        })?;
+        if let Some((asked, seen)) = statistics {
+            seen.drain(asked, buckets);
+        }
+        Ok(())
+    }
+}
+
+impl Places<'_> {
+    fn put(&mut self, values: Values<'_>, counts: ColumnCounts) {
+        *self.counts = counts;
+        match values {
+            Values::Wide(values) => *self.wide = Some(values.to_vec()),
+            Values::Narrow(values) => {
+                let (whole, rest) = values.as_chunks::<LANES>();
+                let mut lanes = self.lanes.iter_mut();
+                lanes
+                    .by_ref()
+                    .zip(whole)
+                    .for_each(|(lanes, values)| **lanes = *values);
+                lanes
+                    .zip(rest.chunks(LANES))
+                    .for_each(|(lanes, rest)| lanes[..rest.len()].copy_from_slice(rest));
+            }
+        }
+    }
+}
+
+impl RawTiles {
+    fn new(run: &Run<'_>, at: usize) -> Self {
+        let (n_rows, n_features) = (run.block(at).n_rows, run.manifest.n_features());
+        Self {
+            id: run.ids[at],
+            n_rows,
+            n_features,
+            tiles: Tiles::zeroed(n_rows.div_ceil(LANES) * n_features),
+            wide: vec![None; n_features],
+            counts: vec![ColumnCounts::default(); n_features],
+            size_bytes: block_bytes(run.manifest, n_rows),
+        }
+    }
+
+    /// Adds the block's places to the `columns` [n_features].
+    fn hand_out<'a>(&'a mut self, columns: &mut [Column<'a>]) {
+        let n_tiles = self.n_rows.div_ceil(LANES);
+        let rest = self.wide.iter_mut().zip(&mut self.counts);
+        for (column, (wide, counts)) in columns.iter_mut().zip(rest) {
+            column.places.push(Places {
+                lanes: Vec::with_capacity(n_tiles),
+                wide,
+                counts,
+            });
+        }
+        for tile in self.tiles.chunks_exact_mut(LANES * self.n_features) {
+            let (lanes, _) = tile.as_chunks_mut::<LANES>();
+            for (column, lanes) in columns.iter_mut().zip(lanes) {
+                if let Some(places) = column.places.last_mut() {
+                    places.lanes.push(lanes);
+                }
+            }
+        }
+    }
+
+    /// Which block.
+    pub fn id(&self) -> BlockId {
+        self.id
+    }
+
+    /// Rows.
+    pub fn n_rows(&self) -> usize {
+        self.n_rows
+    }
+
+    /// Bytes of memory it takes now or on the grid, whichever is more.
+    pub fn size_bytes(&self) -> usize {
+        self.size_bytes
+    }
+
+    /// Adds the rows to the answer to `request`.
+    pub fn add_statistics(&self, request: &StatsRequest, partial: &mut StatsPartial) {
+        partial.n_rows += self.n_rows as u64;
+        let mut buckets = stats::Scratch::default();
+        let features = || {
+            request
+                .features
+                .iter()
+                .enumerate()
+                .filter(|(_, asked)| asked.is_wanted())
+        };
+        for (feature_idx, asked) in features() {
+            let seen = &mut partial.features[feature_idx];
+            let counts = &self.counts[feature_idx];
+            match &self.wide[feature_idx] {
+                Some(values) => seen.add(asked, &mut buckets, Values::Wide(values), counts),
+                None if asked.asks_first_digit() => {
+                    let values = self.narrow_column(feature_idx);
+                    seen.add(asked, &mut buckets, Values::Narrow(&values), counts);
+                }
+                None => seen.counts.merge(counts),
+            }
+            seen.drain(asked, &mut buckets);
+        }
+        let stride = self.n_features * LANES;
+        let mut values = Vec::new();
+        for (at, strip) in self.tiles.chunks(strip_tiles(stride) * stride).enumerate() {
+            let n_rows =
+                (self.n_rows - at * strip_tiles(stride) * LANES).min(strip.len() / self.n_features);
+            let narrow = features().filter(|(feature_idx, asked)| {
+                self.wide[*feature_idx].is_none() && !asked.asks_first_digit()
+            });
+            for (feature_idx, asked) in narrow {
+                values.clear();
+                for tile in strip[feature_idx * LANES..].chunks(stride) {
+                    values.extend(tile[..LANES].iter().map(|x| f64::from(*x)));
+                }
+                partial.features[feature_idx].add_wide(asked, &values[..n_rows]);
+            }
+        }
+    }
+
+    fn narrow_column(&self, feature_idx: usize) -> Vec<f32> {
+        let lanes = self.tiles[feature_idx * LANES..].chunks(self.n_features * LANES);
+        let mut values: Vec<f32> = lanes.flat_map(|tile| &tile[..LANES]).copied().collect();
+        values.truncate(self.n_rows);
+        values
+    }
+
+    /// Puts the rows on the grid, in place, and adds them to `partial`. `ids` [n_rows] and `values` [n_rows] are those of the rows.
+    ///
+    /// # Errors
+    /// As [`crate::ingest::ingest`].
+    ///
+    /// # Panics
+    /// When `ids`, `transform` or `partial` are of another table.
+    pub fn place(
+        mut self,
+        ids: &[Fingerprint],
+        values: Option<Vec<i64>>,
+        transform: &Transform,
+        partial: &mut IngestPartial,
+    ) -> Result<GridBlock, DataError> {
+        assert_eq!(
+            transform.n_features(),
+            self.n_features,
+            "a transform of the same table"
+        );
+        let features = transform.features();
+        let mut seen: Vec<Seen> = Vec::with_capacity(self.n_features);
+        for (feature, counts) in features.iter().zip(&self.counts) {
+            check_impute(feature, counts.missing())?;
+            seen.push(Seen {
+                n_imputed: counts.missing(),
+                ..Seen::default()
+            });
+        }
+        let gridders: Vec<Gridder> = features
+            .iter()
+            .map(|feature| Gridder::new(feature, transform.steps_per_unit()))
+            .collect();
+        let stride = self.n_features * LANES;
+        let mut first_row = 0;
+        for strip in self.tiles.chunks_mut(strip_tiles(stride) * stride) {
+            let n_rows = (self.n_rows - first_row).min(strip.len() / self.n_features);
+            for (feature_idx, (gridder, seen)) in gridders.iter().zip(&mut seen).enumerate() {
+                let wide = self.wide[feature_idx]
+                    .as_ref()
+                    .map(|wide| &wide[first_row..][..n_rows]);
+                gridder.place(
+                    wide,
+                    &mut strip[feature_idx * LANES..],
+                    stride,
+                    n_rows,
+                    seen,
+                );
+            }
+            first_row += n_rows;
+        }
+        seen.iter()
+            .enumerate()
+            .for_each(|(feature_idx, seen)| partial.add_feature(feature_idx, seen));
+        partial.n_rows += self.n_rows as u64;
+        partial.add_values(values.as_deref());
+        let keys = ids
+            .iter()
+            .map(|fingerprint| row_key(*fingerprint))
+            .collect();
+        let block = Block::from_tiles(u64::from(self.id.0), self.n_features, self.tiles, keys)
+            .expect("the transform's range keeps every value on the grid, and every row has an id");
+        Ok(GridBlock {
+            block,
+            values,
+            source_rows: None,
+        })
+    }
+}
+
+/// Tiles of `stride` floats that pass through the cache at a time.
+fn strip_tiles(stride: usize) -> usize {
+    (STRIP_BYTES / size_of::<f32>() / stride).max(1)
+}

@@ -1,0 +1,248 @@
+//! From files to rows on the grid: each is decoded once where memory allows.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use clientele_data::duplicates;
+use clientele_data::ids::Fingerprint;
+use clientele_data::ingest::{IngestPartial, ingest};
+use clientele_data::manifest::{BlockId, ShardId};
+use clientele_data::read::{Projection, RawBlock, read_shard};
+use clientele_data::stats::{StatsPartial, StatsRequest};
+use clientele_data::store::Lease;
+use clientele_data::tiles::{self, RawTiles, Spread, read_statistics, read_tiles};
+use clientele_data::transform::Transform;
+use clientele_data::{DataError, NullPolicy};
+use clientele_protocol::Job;
+use rayon::prelude::*;
+
+use crate::Worker;
+use crate::kept::KeptShard;
+use crate::rows::Rows;
+
+/// What belongs to the rows of a shard and is no feature, by block.
+#[derive(Default)]
+struct Companions {
+    ids: BTreeMap<BlockId, Vec<Fingerprint>>,
+    values: BTreeMap<BlockId, Vec<i64>>,
+}
+
+impl Worker {
+    /// The answer to a request for statistics over some shards.
+    pub(crate) fn statistics(
+        &self,
+        shards: &[ShardId],
+        request: &StatsRequest,
+    ) -> Result<StatsPartial, DataError> {
+        // One partial a thread: merging maps of thousands of buckets for each shard would take longer than filling them.
+        let partials = Mutex::new(Vec::new());
+        let lock = || partials.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_shard = |shard: &ShardId| {
+            let partial = lock().pop();
+            let mut partial = partial.unwrap_or_else(|| StatsPartial::zero(request));
+            self.statistics_of(*shard, self.spread(shards), request, &mut partial)?;
+            lock().push(partial);
+            Ok::<_, DataError>(())
+        };
+        match self.spread(shards) {
+            Spread::Here => shards.par_iter().try_for_each(of_shard)?,
+            Spread::Columns => shards.iter().try_for_each(of_shard)?,
+        }
+        let partials = partials.into_inner();
+        let partials = partials.unwrap_or_else(PoisonError::into_inner).into_iter();
+        let merged = partials.reduce(|mut a, b| {
+            a.merge(&b);
+            a
+        });
+        Ok(merged.unwrap_or_else(|| StatsPartial::zero(request)))
+    }
+
+    /// Fewer shards than threads are read one after the other, the columns of each on all threads, or most would be idle.
+    fn spread(&self, shards: &[ShardId]) -> Spread {
+        let n_threads = self.resources.n_threads();
+        let n_columns = self.job().manifest.n_features();
+        match shards.len() < n_threads && shards.len() < n_columns {
+            true => Spread::Columns,
+            false => Spread::Here,
+        }
+    }
+
+    fn statistics_of(
+        &self,
+        shard: ShardId,
+        spread: Spread,
+        request: &StatsRequest,
+        partial: &mut StatsPartial,
+    ) -> Result<(), DataError> {
+        let manifest = &self.job().manifest;
+        if manifest.nulls() == NullPolicy::Drop {
+            let each = &mut |raw: &mut RawBlock| {
+                partial.add_block(request, raw);
+                Ok(())
+            };
+            return read_shard(manifest, shard, &request.projection(), each);
+        }
+        if let Some(kept) = self.kept.get(shard) {
+            let blocks = kept.blocks.iter();
+            blocks.for_each(|(block, _)| block.add_statistics(request, partial));
+            return Ok(());
+        }
+        let size_bytes = tiles::size_bytes(manifest, shard);
+        let Some(mut lease) = self.resources.rows.lease(size_bytes) else {
+            return read_statistics(manifest, shard, spread, request, partial);
+        };
+        let mut blocks = Vec::new();
+        let statistics = Some((request, partial));
+        read_tiles(manifest, shard, spread, statistics, &mut |block| {
+            let share = lease.split(block.size_bytes());
+            blocks.push((block, share));
+            Ok::<_, DataError>(())
+        })?;
+        self.kept.put(shard, KeptShard { blocks });
+        Ok(())
+    }
+
+    /// Puts shards on the grid and keeps their blocks.
+    pub(crate) fn ingest(
+        &self,
+        shards: &[ShardId],
+        transform: &Transform,
+        fingerprints: bool,
+    ) -> Result<IngestPartial, DataError> {
+        let rows = self.rows(transform)?;
+        let spread = self.spread(shards);
+        let of_shard = |shard| self.ingest_shard(shard, spread, transform, fingerprints, &rows);
+        let in_parallel = spread == Spread::Here;
+        total(transform, shards.to_vec(), in_parallel, of_shard)
+    }
+
+    fn ingest_shard(
+        &self,
+        shard: ShardId,
+        spread: Spread,
+        transform: &Transform,
+        fingerprints: bool,
+        rows: &Rows,
+    ) -> Result<IngestPartial, DataError> {
+        let known = rows.counted(shard);
+        let kept = self.kept.take(shard);
+        let (ids, counted) = match known {
+            Some(counted) if !fingerprints => return Ok(counted),
+            // An earlier job has left the rows here; only their ids are wanted.
+            Some(counted) => (self.companions(shard)?.ids, counted),
+            None if self.job().manifest.nulls() == NullPolicy::Drop => {
+                self.ingest_complete_rows(shard, transform, rows)?
+            }
+            None => self.ingest_tiles(shard, kept, spread, transform, rows)?,
+        };
+        if fingerprints {
+            let Job {
+                work_dir,
+                spill_dir,
+                ..
+            } = self.job();
+            let ids = ids.into_values().collect::<Vec<_>>().concat();
+            duplicates::write_fingerprints(work_dir, spill_dir, shard, ids)?;
+        }
+        rows.note(shard, counted.clone());
+        Ok(counted)
+    }
+
+    /// Leaves out the rows with nulls: which they are depends on all columns of a block.
+    fn ingest_complete_rows(
+        &self,
+        shard: ShardId,
+        transform: &Transform,
+        rows: &Rows,
+    ) -> Result<(BTreeMap<BlockId, Vec<Fingerprint>>, IngestPartial), DataError> {
+        let manifest = &self.job().manifest;
+        let mut counted = IngestPartial::zero(transform.n_features());
+        let mut ids = BTreeMap::new();
+        let each = &mut |raw: &mut RawBlock| {
+            ids.insert(raw.id, raw.ids.clone());
+            let id = raw.id;
+            let grid = ingest(raw, transform, &mut counted)?;
+            rows.store.insert(id, grid)
+        };
+        read_shard(manifest, shard, &Projection::all(manifest), each)?;
+        Ok((ids, counted))
+    }
+
+    fn ingest_tiles(
+        &self,
+        shard: ShardId,
+        kept: Option<KeptShard>,
+        spread: Spread,
+        transform: &Transform,
+        rows: &Rows,
+    ) -> Result<(BTreeMap<BlockId, Vec<Fingerprint>>, IngestPartial), DataError> {
+        let Companions { ids, values } = self.companions(shard)?;
+        let values = Mutex::new(values);
+        let place = |block: RawTiles, lease: Option<Lease>| {
+            let (id, mut counted) = (block.id(), IngestPartial::zero(transform.n_features()));
+            let ids = ids.get(&id).map_or(&[][..], Vec::as_slice);
+            let mut values = values.lock().unwrap_or_else(PoisonError::into_inner);
+            let values = values.remove(&id);
+            let grid = block.place(ids, values, transform, &mut counted)?;
+            // The block's memory becomes that of its rows on the grid.
+            drop(lease);
+            rows.store.insert(id, grid)?;
+            Ok(counted)
+        };
+        let counted = match kept {
+            Some(KeptShard { blocks }) => {
+                let of_block = |(block, lease)| place(block, Some(lease));
+                total(transform, blocks, spread == Spread::Columns, of_block)?
+            }
+            None => {
+                let mut counted = IngestPartial::zero(transform.n_features());
+                let manifest = &self.job().manifest;
+                read_tiles(manifest, shard, spread, None, &mut |block| {
+                    counted.merge(&place(block, None)?);
+                    Ok::<_, DataError>(())
+                })?;
+                counted
+            }
+        };
+        Ok((ids, counted))
+    }
+
+    fn companions(&self, shard: ShardId) -> Result<Companions, DataError> {
+        let manifest = &self.job().manifest;
+        let projection = Projection {
+            features: vec![false; manifest.n_features()],
+            ids: true,
+            value: true,
+        };
+        let mut found = Companions::default();
+        read_shard(manifest, shard, &projection, &mut |raw: &mut RawBlock| {
+            found.ids.insert(raw.id, std::mem::take(&mut raw.ids));
+            if let Some(values) = raw.values.take() {
+                found.values.insert(raw.id, values);
+            }
+            Ok::<_, DataError>(())
+        })?;
+        Ok(found)
+    }
+}
+
+/// What `of` answers for all `items`, added up.
+fn total<T: Send>(
+    transform: &Transform,
+    items: Vec<T>,
+    in_parallel: bool,
+    of: impl Fn(T) -> Result<IngestPartial, DataError> + Sync + Send,
+) -> Result<IngestPartial, DataError> {
+    let zero = || IngestPartial::zero(transform.n_features());
+    let merged = |mut a: IngestPartial, b: IngestPartial| {
+        a.merge(&b);
+        Ok(a)
+    };
+    match in_parallel {
+        true => items.into_par_iter().map(of).try_reduce(zero, merged),
+        false => items
+            .into_iter()
+            .map(of)
+            .try_fold(zero(), |sum, part| merged(sum, part?)),
+    }
+}
