@@ -20,10 +20,19 @@
 mod adapter;
 mod backend;
 mod candidate;
+mod controls;
 mod device;
+mod drain;
+mod pass;
+mod passes;
 mod pipeline;
+mod residency;
 pub mod self_test;
 mod settle;
+pub mod shaders;
+mod slots;
+mod thread;
 
 pub use adapter::{AdapterReport, adapters};
 pub use backend::{Fault, GpuBackend, OpenError, OpenOptions, doctor};
+pub use pass::GpuPass;

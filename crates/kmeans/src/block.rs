@@ -1,14 +1,17 @@
 //! Rows on the grid, in the layout that kernels read.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use crate::{BLOCK_ROWS, GRID_LIMIT, LANES, MAX_FEATURES};
 
 /// Up to [`BLOCK_ROWS`] rows on the grid: rectangular and in range by construction.
 ///
 /// Rows lie in tiles of [`LANES`] rows: value `f` of row `r` is at `(r / LANES * n_features + f) * LANES + r % LANES`. The last
 /// tile is filled up with zeros. The same bytes go to the CPU kernels and to the GPU.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Block {
     id: u64,
+    serial: u64,
     n_rows: usize,
     n_features: usize,
     tiles: Vec<f32>,
@@ -94,8 +97,11 @@ impl Block {
                 None => return Err(first_off_grid(tile_idx, tile)),
             }
         }
+        // Only uniqueness is asked of it.
+        static NEXT_SERIAL: AtomicU64 = AtomicU64::new(0);
         Ok(Self {
             id,
+            serial: NEXT_SERIAL.fetch_add(1, Ordering::Relaxed),
             n_rows,
             n_features,
             tiles,
@@ -107,6 +113,12 @@ impl Block {
     /// Names the block within its run.
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Differs from that of every other block made in this process, so that a device knows whether it has these rows already. A clone
+    /// has the same rows and the same serial. Part of no answer and no comparison.
+    pub fn serial(&self) -> u64 {
+        self.serial
     }
 
     /// Rows held; the padding of the last tile does not count.
@@ -152,6 +164,15 @@ impl Block {
     pub fn size_bytes(&self) -> usize {
         (self.tiles.len() + self.tile_norms.len()) * size_of::<f32>()
             + self.keys.len() * size_of::<u64>()
+    }
+}
+
+/// The same rows under the same names; not the serial, which says only which making of a block it is.
+impl PartialEq for Block {
+    fn eq(&self, other: &Self) -> bool {
+        (self.id, self.n_rows, self.n_features) == (other.id, other.n_rows, other.n_features)
+            && self.keys == other.keys
+            && self.tiles == other.tiles
     }
 }
 
@@ -206,6 +227,17 @@ mod tests {
             assert_eq!(row, expected);
         }
         assert_eq!(block.tiles().len(), 48 * 3);
+    }
+
+    #[test]
+    fn each_block_made_has_its_own_serial_and_equal_blocks_are_equal() {
+        let make = || Block::from_rows(1, 1, &[5, 6], vec![8, 9]).unwrap();
+        let (a, b) = (make(), make());
+        assert_ne!(a.serial(), b.serial());
+        assert_eq!(a.serial(), a.clone().serial());
+        assert_eq!(a, b);
+        assert_ne!(a, Block::from_rows(1, 1, &[5, 7], vec![8, 9]).unwrap());
+        assert_ne!(a, Block::from_rows(1, 1, &[5, 6], vec![8, 0]).unwrap());
     }
 
     #[test]
