@@ -137,9 +137,10 @@ fn add_to_totals(cell: u32, value: u32) {
     if (high != 0u) { atomicAdd(&totals[word + 1u], high); }
 }
 
-// Hands the sums of the window that begins at feature `first` over and clears them.
+// Clears the sums of the window that begins at feature `first`, and hands them over unless the group was rejected.
 fn flush(candidate: Candidate, first: u32, lid: u32) {
     let width = min(candidate.window, N_FEATURES - first);
+    let has_room = reserved_entry != NO_ROOM;
     for (var cluster = lid / FLUSH_LANES; cluster < candidate.n_clusters; cluster += INVOCATIONS / FLUSH_LANES) {
         let count = atomicLoad(&slab_counts[cluster]);
         if (count > 0u) {
@@ -151,9 +152,9 @@ fn flush(candidate: Candidate, first: u32, lid: u32) {
                     value += atomicExchange(&slab[cell], 0u);
                     cell += candidate.copy_stride;
                 }
-                if (value != 0u) { add_to_totals(total + first + column, value); }
+                if (value != 0u && has_room) { add_to_totals(total + first + column, value); }
             }
-            if (first == 0u && lid % FLUSH_LANES == 0u) { add_to_totals(total + N_FEATURES, count); }
+            if (first == 0u && lid % FLUSH_LANES == 0u && has_room) { add_to_totals(total + N_FEATURES, count); }
         }
     }
 }
@@ -206,25 +207,31 @@ fn assign(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation
         let certain = is_row & !doubt;
         let unsettled = is_row & doubt;
         //@ count uncertain
-        workgroupBarrier();
-        if (lid == 0u) { reserve(group_idx, candidate_idx); }
-        let first_entry = workgroupUniformLoad(&reserved_entry);
-        if (first_entry != NO_ROOM) {
-            //@ list uncertain
-            if (candidate.window > 0u) {
-                let copy = (lid & candidate.copy_mask) * candidate.copy_stride;
-                let cells = label * Indices(candidate.cluster_stride) + Indices(copy);
-                //@ count certain
-                for (var first = 0u; first < N_FEATURES; first += candidate.window) {
-                    //@ sum
-                    workgroupBarrier();
-                    flush(candidate, first, lid);
-                    workgroupBarrier();
-                }
-                for (var e = lid; e < candidate.n_clusters; e += INVOCATIONS) { atomicStore(&slab_counts[e], 0u); }
-            } else {
-                //@ sum straight
-            }
+        let is_in_slab = candidate.window > 0u;
+        let copy = (lid & candidate.copy_mask) * candidate.copy_stride;
+        let cells = label * Indices(candidate.cluster_stride) + Indices(copy);
+        if (is_in_slab) {
+            //@ count certain
         }
+        let step = select(N_FEATURES, candidate.window, is_in_slab);
+        for (var first = 0u; first < N_FEATURES; first += step) {
+            if (is_in_slab) {
+                //@ sum
+            }
+            workgroupBarrier();
+            if (first == 0u) {
+                if (lid == 0u) { reserve(group_idx, candidate_idx); }
+                workgroupBarrier();
+                if (reserved_entry != NO_ROOM) {
+                    //@ list uncertain
+                    if (!is_in_slab) {
+                        //@ sum straight
+                    }
+                }
+            }
+            if (is_in_slab) { flush(candidate, first, lid); }
+            workgroupBarrier();
+        }
+        for (var e = lid; e < MAX_SLAB_CLUSTERS; e += INVOCATIONS) { atomicStore(&slab_counts[e], 0u); }
     }
 }

@@ -49,7 +49,7 @@ impl Unrolled {
                 let idx = self.lane_idx(lane);
                 format!(
                     "list_uncertain(candidate_idx, group.first_row + first_row + {idx}u, first_vector, {idx}u, \
-                     first_entry + label{lane});"
+                     reserved_entry + label{lane});"
                 )
             }),
             "count certain" => self.each_lane(&mut text, "certain", |lane| {
