@@ -188,7 +188,12 @@ fn shaders_with_a_mistake_in_them_are_valid_too_and_a_wrong_word_is_noticed() {
 fn the_text_is_unrolled_and_nothing_of_the_template_is_left() {
     for shape in shaders::shipped() {
         let text = shape.wgsl();
-        assert!(!text.lines().any(|line| line.trim_start().starts_with("//@")), "{shape:?}");
+        assert!(
+            !text
+                .lines()
+                .any(|line| line.trim_start().starts_with("//@")),
+            "{shape:?}"
+        );
         assert_eq!(text.contains("labels[first_label"), shape.wants_labels);
         // One multiply-add for each feature and centroid of a tile and of half a tile; in storage, for each feature of a chunk.
         let n_features = match shape.is_in_registers() {

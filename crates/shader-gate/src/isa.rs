@@ -61,20 +61,21 @@ impl<'a> Program<'a> {
             .loops
             .iter()
             .filter(|inner| !self.loops.iter().any(|other| is_inside(other, inner)))
-            .max_by_key(|inner| self.count(inner, is_multiply_add))
+            .max_by_key(|inner| self.count(inner, is_product))
             .ok_or("no loop")?;
         let n_inner = self.count(inner, is_vector);
-        let n_inner_terms = self.count(inner, is_multiply_add);
-        if n_inner_terms >= n_tile_terms {
+        let n_products = self.count(inner, is_product);
+        // All of a tile: rows in registers, or a compiler that has unrolled the loop over chunks of features.
+        if n_products == n_tile_terms {
             return Ok(n_inner as f64 / n_tile_terms as f64);
         }
-        // Rows in storage: the loop over chunks of features lies in that over tiles.
-        let n_chunk_terms = shape.lanes() * CLUSTER_TILE * FEATURE_CHUNK;
-        if n_inner_terms != n_chunk_terms {
+        let n_expected = shape.lanes() * CLUSTER_TILE * FEATURE_CHUNK;
+        if shape.is_in_registers() || n_products != n_expected {
             return Err(format!(
-                "the inner loop has {n_inner_terms} multiply-adds and not {n_chunk_terms}"
+                "{n_products} products in the inner loop, not {n_expected}"
             ));
         }
+        // The loop over chunks of features lies in that over tiles.
         let outer = self
             .loops
             .iter()
@@ -117,15 +118,55 @@ fn is_vector(name: &str) -> bool {
     name.starts_with("v_")
 }
 
-fn is_multiply_add(name: &str) -> bool {
-    [
+/// A multiplication of floats, fused with an addition or not: one a term.
+fn is_product(name: &str) -> bool {
+    let known = [
         "v_fma_f32",
         "v_fmac_f32",
         "v_mac_f32",
         "v_mad_f32",
         "v_fmaak_f32",
         "v_fmamk_f32",
-    ]
-    .iter()
-    .any(|known| name.starts_with(known))
+        "v_madak_f32",
+        "v_madmk_f32",
+        "v_mul_f32",
+    ];
+    known.iter().any(|known| name.starts_with(known))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A tile of 8 centroids and 1 feature, for the one shape with two rows an invocation and one feature.
+    fn assembly() -> String {
+        let tile = "\tv_fma_f32 v1, v2, s3, s4\n".repeat(16);
+        format!(
+            "BB0:\n\ts_mov_b32 s0, 1\nBB1:\n\tv_mov_b32 v0, 0\nBB2:\n{tile}\tv_min3_f32 v1, v2, v3\n\ts_add_u32 s0, s1\n\
+             \ts_cbranch_scc1 BB2\nBB3:\n\tv_add_f32 v1, v2, v3\n\tds_add_u32 v1, v2\n\tv_add_f32 v1, v2, v3\n\
+             \tds_add_u32 v1, v2 offset:4\n\tv_mov_b32 v1, v2\nBB4:\n\tv_mov_b32 v1, 0\n\ts_branch BB1\nBB5:\n\ts_endpgm\n"
+        )
+    }
+
+    #[test]
+    fn vector_instructions_of_the_inner_loop_are_counted() {
+        let text = assembly();
+        let program = Program::parse(&text);
+        let shape = AssignShape {
+            n_features: 1,
+            wants_labels: false,
+        };
+        assert_eq!(program.vector_a_term(&shape), Ok(17.0 / 16.0));
+        assert_eq!(program.vector_a_sum(), 1.5);
+        let other = AssignShape {
+            n_features: 2,
+            wants_labels: false,
+        };
+        assert!(program.vector_a_term(&other).is_err());
+        assert!(
+            Program::parse("BB0:\n\ts_endpgm\n")
+                .vector_a_term(&shape)
+                .is_err()
+        );
+    }
 }

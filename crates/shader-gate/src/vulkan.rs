@@ -8,8 +8,6 @@ use ash::{khr, vk};
 pub struct Compiler {
     device: ash::Device,
     executables: khr::pipeline_executable_properties::Device,
-    /// What the driver calls the device.
-    pub device_name: String,
     /// The driver's name and version, `Mesa 22.3.6` for one.
     pub driver: String,
     // Last, because the fields before it stop working when it goes.
@@ -83,7 +81,6 @@ impl Compiler {
             Ok(Self {
                 device,
                 executables,
-                device_name,
                 driver,
                 _instance: instance,
                 _entry: entry,
@@ -91,7 +88,7 @@ impl Compiler {
         }
     }
 
-    /// Compiles a compute pipeline whose binding 0 is uniform where `is_uniform_first`, and the other `n_bindings` are storage.
+    /// Compiles a compute pipeline with `n_bindings` buffers: the first uniform, the others storage.
     ///
     /// # Errors
     /// What the driver says.
@@ -100,19 +97,17 @@ impl Compiler {
         spirv: &[u32],
         entry_point: &CStr,
         n_bindings: u32,
-        is_uniform_first: bool,
     ) -> Result<Compiled, vk::Result> {
         // SAFETY: the module was validated by naga, the layout has every binding it uses, all structures live until the calls
         // return, and each object is destroyed after its last use.
         unsafe {
             let bindings: Vec<_> = (0..n_bindings)
                 .map(|binding| {
-                    let is_uniform = binding == 0 && is_uniform_first;
                     vk::DescriptorSetLayoutBinding::default()
                         .binding(binding)
                         .descriptor_count(1)
                         .stage_flags(vk::ShaderStageFlags::COMPUTE)
-                        .descriptor_type(if is_uniform {
+                        .descriptor_type(if binding == 0 {
                             vk::DescriptorType::UNIFORM_BUFFER
                         } else {
                             vk::DescriptorType::STORAGE_BUFFER
