@@ -26,6 +26,12 @@ struct Params {
     first_cell_word: u32,
     // Rows that a candidate has in `labels`.
     label_stride: u32,
+    // N_FEATURES, not known to the compiler: loops that are seldom entered stay loops, or their unrolled loads would take the
+    // registers of those that are not.
+    n_features: u32,
+    padding_0: u32,
+    padding_1: u32,
+    padding_2: u32,
 }
 
 // Up to GROUP_ROWS neighbouring rows.
@@ -123,7 +129,7 @@ fn list_uncertain(candidate_idx: u32, row: u32, first_vector: u32, lane: u32, en
     let at = entry * (N_FEATURES + 2u);
     uncertain[at] = candidate_idx;
     uncertain[at + 1u] = row;
-    for (var f = 0u; f < N_FEATURES; f += 1u) {
+    for (var f = 0u; f < params.n_features; f += 1u) {
         uncertain[at + 2u + f] = bitcast<u32>(value(first_vector + f * LINE, lane));
     }
 }
@@ -162,7 +168,7 @@ fn flush(candidate: Candidate, first: u32, lid: u32) {
 // With very many clusters a group's rows seldom share one: each value goes to the totals by itself.
 fn sum_one(candidate: Candidate, first_vector: u32, lane: u32, label: u32) {
     let total = candidate.first_cell + label * (N_FEATURES + 1u);
-    for (var f = 0u; f < N_FEATURES; f += 1u) {
+    for (var f = 0u; f < params.n_features; f += 1u) {
         let rounded = value(first_vector + f * LINE, lane) + ROUNDER;
         add_to_totals(total + f, bitcast<u32>(rounded) - ROUNDER_BITS);
     }

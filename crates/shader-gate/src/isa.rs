@@ -4,6 +4,10 @@ use std::collections::HashMap;
 
 use clientele_gpu::shaders::{AssignShape, CLUSTER_TILE, FEATURE_CHUNK};
 
+/// The model whose sums are judged: 8 clusters, of whose sums a workgroup keeps 4 copies.
+const N_CLUSTERS: usize = 8;
+const N_COPIES: usize = 4;
+
 /// A kernel's instructions in order, without operands except where they jump to.
 pub struct Program<'a> {
     instructions: Vec<Instruction<'a>>,
@@ -58,9 +62,7 @@ impl<'a> Program<'a> {
     pub fn vector_a_term(&self, shape: &AssignShape) -> Result<f64, String> {
         let n_tile_terms = shape.lanes() * CLUSTER_TILE * shape.n_features;
         let inner = self
-            .loops
-            .iter()
-            .filter(|inner| !self.loops.iter().any(|other| is_inside(other, inner)))
+            .innermost()
             .max_by_key(|inner| self.count(inner, is_product))
             .ok_or("no loop")?;
         let n_inner = self.count(inner, is_vector);
@@ -76,30 +78,52 @@ impl<'a> Program<'a> {
             ));
         }
         // The loop over chunks of features lies in that over tiles.
-        let outer = self
-            .loops
-            .iter()
-            .filter(|outer| is_inside(inner, outer))
-            .min_by_key(|outer| outer.1 - outer.0)
-            .ok_or("no loop over tiles")?;
+        let outer = self.around(inner).ok_or("no loop over tiles")?;
         let n_once = self.count(outer, is_vector) - n_inner;
         let n_chunks = shape.n_features / FEATURE_CHUNK;
         Ok((n_once + n_inner * n_chunks) as f64 / n_tile_terms as f64)
     }
 
-    /// Vector instructions for each value that is added to a sum in workgroup memory: those of the basic blocks that add.
-    pub fn vector_a_sum(&self) -> f64 {
+    /// Vector instructions for each value that is added to a sum in workgroup memory, and its share of handing the sums of a group
+    /// of rows over when there are 8 clusters: the basic blocks that add, and the loops over cells and their copies.
+    ///
+    /// # Errors
+    /// When the loops are not found.
+    pub fn vector_a_sum(&self, shape: &AssignShape) -> Result<f64, String> {
         let mut blocks: HashMap<usize, (usize, usize)> = HashMap::new();
         for instruction in &self.instructions {
             let (n_adds, n_vector) = blocks.entry(instruction.block_idx).or_default();
             *n_adds += usize::from(instruction.name.starts_with("ds_add_u32"));
             *n_vector += usize::from(is_vector(instruction.name));
         }
-        // A block that adds one or two counts rows.
         let summing = blocks.values().filter(|(n_adds, _)| *n_adds > 0);
         let (n_adds, n_vector) =
             summing.fold((0, 0), |sum, block| (sum.0 + block.0, sum.1 + block.1));
-        n_vector as f64 / f64::from(u32::try_from(n_adds.max(1)).unwrap_or(u32::MAX))
+        if n_adds == 0 {
+            return Err("nothing is added in workgroup memory".to_owned());
+        }
+        let copies = self
+            .innermost()
+            .find(|range| self.count(range, is_exchange) > 0)
+            .ok_or("no loop over copies of sums")?;
+        let cells = self.around(copies).ok_or("no loop over cells")?;
+        let n_a_cell =
+            self.count(cells, is_vector) + (N_COPIES - 1) * self.count(copies, is_vector);
+        let cells_a_value = N_CLUSTERS as f64 / shape.group_rows() as f64;
+        Ok(n_vector as f64 / n_adds as f64 + n_a_cell as f64 * cells_a_value)
+    }
+
+    /// Loops with no loop in them.
+    fn innermost(&self) -> impl Iterator<Item = &(usize, usize)> {
+        let has_none =
+            |range: &&(usize, usize)| !self.loops.iter().any(|other| is_inside(other, range));
+        self.loops.iter().filter(has_none)
+    }
+
+    /// The smallest loop around another.
+    fn around(&self, inner: &(usize, usize)) -> Option<&(usize, usize)> {
+        let outer = self.loops.iter().filter(|outer| is_inside(inner, outer));
+        outer.min_by_key(|outer| outer.1 - outer.0)
     }
 
     fn count(&self, range: &(usize, usize), is_counted: fn(&str) -> bool) -> usize {
@@ -116,6 +140,10 @@ fn is_inside(inner: &(usize, usize), outer: &(usize, usize)) -> bool {
 
 fn is_vector(name: &str) -> bool {
     name.starts_with("v_")
+}
+
+fn is_exchange(name: &str) -> bool {
+    name.starts_with("ds_wrxchg") || name.starts_with("ds_storexchg")
 }
 
 /// A multiplication of floats, fused with an addition or not: one a term.
@@ -144,7 +172,8 @@ mod tests {
         format!(
             "BB0:\n\ts_mov_b32 s0, 1\nBB1:\n\tv_mov_b32 v0, 0\nBB2:\n{tile}\tv_min3_f32 v1, v2, v3\n\ts_add_u32 s0, s1\n\
              \ts_cbranch_scc1 BB2\nBB3:\n\tv_add_f32 v1, v2, v3\n\tds_add_u32 v1, v2\n\tv_add_f32 v1, v2, v3\n\
-             \tds_add_u32 v1, v2 offset:4\n\tv_mov_b32 v1, v2\nBB4:\n\tv_mov_b32 v1, 0\n\ts_branch BB1\nBB5:\n\ts_endpgm\n"
+             \tds_add_u32 v1, v2 offset:4\n\tv_mov_b32 v1, v2\nBB4:\n\tv_mov_b32 v1, 0\nBB5:\n\tds_wrxchg_rtn_b32 v1, v2, v3\n\tv_add_u32 v1, v2\n\ts_branch BB5\nBB6:\n\t\
+             s_cbranch_scc1 BB4\n\ts_branch BB1\nBB7:\n\ts_endpgm\n"
         )
     }
 
@@ -157,7 +186,8 @@ mod tests {
             wants_labels: false,
         };
         assert_eq!(program.vector_a_term(&shape), Ok(17.0 / 16.0));
-        assert_eq!(program.vector_a_sum(), 1.5);
+        // 3 for 2 values; 1 a copy and 1 besides, for 8 cells of 512 rows.
+        assert_eq!(program.vector_a_sum(&shape), Ok(1.5 + 5.0 * 8.0 / 512.0));
         let other = AssignShape {
             n_features: 2,
             wants_labels: false,

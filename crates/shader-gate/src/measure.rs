@@ -18,7 +18,7 @@ pub struct Row {
     pub shape: String,
     /// Vector instructions for each row, centroid and feature.
     pub vector_a_term: f64,
-    /// Vector instructions for each value added to a sum.
+    /// Vector instructions for each value added to a sum, for 8 clusters.
     pub vector_a_sum: f64,
     pub vgprs: u64,
     /// Subgroups that a SIMD unit can hold at once.
@@ -120,7 +120,7 @@ fn one(
             if shape.wants_labels { " labels" } else { "" }
         ),
         vector_a_term: program.vector_a_term(shape)?,
-        vector_a_sum: program.vector_a_sum(),
+        vector_a_sum: program.vector_a_sum(shape)?,
         vgprs: compiled.statistic("VGPRs"),
         waves: compiled.statistic("Subgroups per SIMD"),
         lds_bytes: compiled.statistic("LDS size"),

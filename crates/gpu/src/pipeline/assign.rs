@@ -51,6 +51,8 @@ struct Params {
     rejection_words: u32,
     first_cell_word: u32,
     label_stride: u32,
+    n_features: u32,
+    padding: [u32; 3],
 }
 
 /// Groups of the table and candidates of the batch that meet in one dispatch.
@@ -130,6 +132,8 @@ impl AssignPipelines {
                 rejection_words: to_u32(batch.plan.rejection_words),
                 first_cell_word: to_u32(batch.plan.first_cell_word()),
                 label_stride: to_u32(meeting.label_stride),
+                n_features: to_u32(shape.n_features),
+                padding: [0; 3],
             };
             gpu.queue
                 .write_buffer(&self.params, 0, bytemuck::bytes_of(&params));

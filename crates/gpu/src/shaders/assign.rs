@@ -30,7 +30,7 @@ impl AssignShape {
     /// Rows of an invocation. As many as leave a register file room for ten waves or more.
     pub fn lanes(&self) -> usize {
         match self.n_features {
-            ..=28 => 2,
+            ..=32 => 2,
             ..=MAX_REGISTER_FEATURES => 1,
             _ => 4,
         }
