@@ -13,12 +13,15 @@ use crate::settle::Settled;
 /// Words of the list that come back with the sums; more take a second trip.
 const WORDS_AT_ONCE: usize = 1 << 16;
 
+/// For each batch its first candidate, and the words of its list.
+pub(crate) type Lists = Vec<(usize, Vec<u32>)>;
+
 /// What a pass came to, before the last uncertain rows are settled.
 pub(crate) struct Outcome {
     /// One a candidate.
     pub answers: Vec<Answer>,
-    /// For each batch its first candidate, and the last entries of its list.
-    pub entries: Vec<(usize, Vec<u32>)>,
+    /// The last uncertain rows.
+    pub entries: Lists,
     /// What was fetched before.
     pub settled: Settled,
     pub candidates: Vec<clientele_kmeans::Centroids>,
@@ -113,10 +116,7 @@ impl Passes {
         Ok(rejected)
     }
 
-    fn collect(
-        &mut self,
-        pass: &mut OpenPass,
-    ) -> Result<(Vec<Answer>, Vec<(usize, Vec<u32>)>), BackendError> {
+    fn collect(&mut self, pass: &mut OpenPass) -> Result<(Vec<Answer>, Lists), BackendError> {
         loop {
             let (mut answers, mut entries, mut is_rejected) = (Vec::new(), Vec::new(), false);
             for batch in &pass.batches {

@@ -32,6 +32,7 @@ mod settle;
 pub mod shaders;
 mod slots;
 mod thread;
+mod upload;
 
 pub use adapter::{AdapterReport, adapters};
 pub use backend::{Fault, GpuBackend, OpenError, OpenOptions, doctor};

@@ -4,8 +4,9 @@ use clientele_kmeans::{BackendError, Block, BlockLabels, Centroids, LANES, Parti
 
 use crate::GpuBackend;
 use crate::candidate::Packed;
-use crate::passes::{Opening, Room, RoomRequest};
+use crate::passes::Opening;
 use crate::settle;
+use crate::upload::{Room, RoomRequest};
 
 /// Resident blocks that are handed over together: few enough to keep the device busy while more are added.
 const RUN_BLOCKS: usize = 64;

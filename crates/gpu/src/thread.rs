@@ -12,9 +12,10 @@ use clientele_kmeans::BackendError;
 use crate::controls::{self, Control};
 use crate::device::Gpu;
 use crate::drain::Outcome;
-use crate::passes::{Opening, Passes, Room, RoomRequest};
+use crate::passes::{Opening, Passes};
 use crate::pipeline::assign::AssignPipelines;
 use crate::residency::Shared;
+use crate::upload::{Room, RoomRequest};
 use crate::{Fault, OpenOptions};
 
 /// The way to the device thread; dropping it ends the thread after what is in hand.

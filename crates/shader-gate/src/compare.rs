@@ -135,7 +135,8 @@ mod tests {
     #[test]
     fn each_thing_that_gets_worse_is_named_and_what_gets_better_is_not() {
         assert!(with_baseline(&[row()], &[row()]).is_empty() && with_targets(&[row()]).is_empty());
-        let spoils: [(fn(&mut Row), &str); 6] = [
+        type Spoil = fn(&mut Row);
+        let spoils: [(Spoil, &str); 6] = [
             (|r| r.vector_a_term = 1.2, "a term 1.078 -> 1.200"),
             (|r| r.vector_a_sum = 1.4, "a sum 1.270 -> 1.400"),
             (|r| r.waves = 18, "waves 20 -> 18"),

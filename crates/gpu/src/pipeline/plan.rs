@@ -135,9 +135,11 @@ impl BatchPlan {
 }
 
 /// All candidates, in order, in batches whose buffers are not larger than `cut_bytes`. A candidate that does not fit stands alone.
+/// `label_rows`: labels that are wanted of each candidate.
 pub(crate) fn batches(
     candidates: &[Arc<DeviceCandidate>],
     n_features: usize,
+    label_rows: usize,
     cut_bytes: u64,
     is_software: bool,
 ) -> Vec<BatchPlan> {
@@ -153,7 +155,9 @@ pub(crate) fn batches(
                 cut_bytes,
                 is_software,
             );
-            if grown.totals_bytes().max(4 * grown.n_centroid_values as u64) > cut_bytes {
+            let labels_bytes = 4 * (label_rows * (end + 1 - begin)) as u64;
+            let centroids_bytes = 4 * grown.n_centroid_values as u64;
+            if grown.totals_bytes().max(centroids_bytes).max(labels_bytes) > cut_bytes {
                 break;
             }
             end += 1;
@@ -179,7 +183,7 @@ fn plan(
 ) -> BatchPlan {
     let rejection_words = range.len().div_ceil(32);
     let cut_words = usize::try_from(cut_bytes / 4).unwrap_or(usize::MAX);
-    let n_groups = (cut_words / 4 / rejection_words).min(MAX_GROUPS).max(1);
+    let n_groups = (cut_words / 4 / rejection_words).clamp(1, MAX_GROUPS);
     let list_bytes = usize::try_from(cut_bytes.min(LIST_BYTES)).unwrap_or(usize::MAX);
     let mut plan = BatchPlan {
         candidates: range.clone(),
@@ -329,7 +333,7 @@ mod tests {
     fn every_candidate_is_in_one_batch_that_fits() {
         let all = candidates(20, &[30; 50]);
         for cut_bytes in [1, 4_096, 20_000, 100_000, 1 << 27] {
-            let plans = batches(&all, 20, cut_bytes, false);
+            let plans = batches(&all, 20, 0, cut_bytes, false);
             let covered: Vec<usize> = plans.iter().flat_map(|p| p.candidates.clone()).collect();
             assert!(covered.into_iter().eq(0..50), "{cut_bytes}");
             for plan in plans.iter().filter(|p| p.candidates.len() > 1) {
@@ -340,8 +344,9 @@ mod tests {
             }
             assert!(plans.iter().all(|p| p.n_groups > 0 && p.n_entries >= 512));
         }
-        assert_eq!(batches(&all, 20, 1 << 27, false).len(), 1);
-        assert!(batches(&[], 20, 1 << 27, false).is_empty());
+        assert_eq!(batches(&all, 20, 0, 1 << 27, false).len(), 1);
+        assert_eq!(batches(&all, 20, 1 << 20, 1 << 27, false).len(), 2);
+        assert!(batches(&[], 20, 0, 1 << 27, false).is_empty());
     }
 
     #[test]
@@ -391,7 +396,7 @@ mod tests {
 
     #[test]
     fn few_groups_are_spread_over_candidates() {
-        let plan = &batches(&candidates(4, &[3; 40]), 4, 1 << 27, false)[0];
+        let plan = &batches(&candidates(4, &[3; 40]), 4, 0, 1 << 27, false)[0];
         assert_eq!(plan.chunk(128, 40), 3);
         assert_eq!(plan.chunk(4_096, 40), 40);
         assert_eq!(plan.chunk(1, 40), 1);

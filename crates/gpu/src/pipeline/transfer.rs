@@ -13,6 +13,9 @@ pub(crate) const ON_DEVICE: BufferUsages = BufferUsages::STORAGE
     .union(BufferUsages::COPY_DST)
     .union(BufferUsages::COPY_SRC);
 
+/// Buffers kept for later, at most; the oldest goes first.
+const MAX_IDLE: usize = 48;
+
 /// Staging buffers: one is filled while another is copied from, and one more so that two threads can fill.
 const N_STAGING: usize = 3;
 
@@ -35,13 +38,16 @@ impl Pool {
             .iter()
             .position(|b| (n_bytes..=2 * n_bytes).contains(&b.size()));
         match fitting {
-            Some(idx) => Ok(self.idle.swap_remove(idx)),
+            Some(idx) => Ok(self.idle.remove(idx)),
             None => gpu.create_buffer(label, n_bytes, ON_DEVICE, false),
         }
     }
 
     /// Takes a buffer back.
     pub fn put(&mut self, buffer: wgpu::Buffer) {
+        if self.idle.len() >= MAX_IDLE {
+            self.idle.remove(0);
+        }
         self.idle.push(buffer);
     }
 

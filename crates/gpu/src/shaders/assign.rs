@@ -9,6 +9,9 @@ pub const CLUSTER_TILE: usize = 8;
 /// Rows of a tile of [`clientele_kmeans::Block`].
 const TILE_ROWS: usize = clientele_kmeans::LANES;
 
+/// Above this, the values of two rows leave no room for ten subgroups in the register file of a SIMD unit of RDNA 2.
+const MAX_PAIR_FEATURES: usize = 32;
+
 /// Above this, the values of even one row no longer fit the registers of an invocation.
 const MAX_REGISTER_FEATURES: usize = 64;
 
@@ -27,11 +30,11 @@ impl AssignShape {
         self.n_features <= MAX_REGISTER_FEATURES
     }
 
-    /// Rows of an invocation. As many as leave a register file room for ten waves or more.
+    /// Rows of an invocation: as many as its registers hold. Each value of a centroid that is read serves all of them.
     pub fn lanes(&self) -> usize {
         match self.n_features {
-            ..=32 => 2,
-            ..=MAX_REGISTER_FEATURES => 1,
+            ..=MAX_PAIR_FEATURES => 2,
+            _ if self.is_in_registers() => 1,
             _ => 4,
         }
     }
