@@ -14,6 +14,9 @@ use crate::shaders;
 /// Measurements of each; the best counts, because everything that disturbs makes it slower.
 const N_REPEATS: usize = 5;
 
+/// Workgroups of a dispatch: enough to fill any device.
+const MAX_WORKGROUPS: u32 = 2_048;
+
 /// A measurement takes about this long, so that submitting and waiting are a small part of it.
 const LONG_ENOUGH_SECONDS: f64 = 0.05;
 
@@ -35,7 +38,6 @@ pub(crate) fn measure(gpu: &Gpu, control: Control) -> Result<f64, BackendError> 
 }
 
 fn copy(gpu: &Gpu) -> Result<f64, BackendError> {
-    const N_WORKGROUPS: u32 = 4_096;
     let mut n_bytes = gpu.binding_bytes.min(256 << 20);
     let buffers = loop {
         let buffer = |label| gpu.create_buffer(label, n_bytes, ON_DEVICE, false);
@@ -44,20 +46,12 @@ fn copy(gpu: &Gpu) -> Result<f64, BackendError> {
             other => break other?,
         }
     };
-    // Both read and written: two ways.
-    let n_units = 2.0 * n_bytes as f64;
-    time(
-        gpu,
-        "copy",
-        shaders::COPY,
-        [&buffers.0, &buffers.1],
-        N_WORKGROUPS,
-        n_units,
-    )
+    // Both read and written: two ways, whoever does it.
+    let units = |_| 2.0 * n_bytes as f64;
+    time(gpu, "copy", shaders::COPY, [&buffers.0, &buffers.1], units)
 }
 
 fn multiply_add(gpu: &Gpu) -> Result<f64, BackendError> {
-    const N_WORKGROUPS: u32 = 2_048;
     const INVOCATIONS: u32 = 256;
     // 4,096 steps of 4 vectors of 4.
     const EACH: u32 = 4_096 * 16;
@@ -73,27 +67,25 @@ fn multiply_add(gpu: &Gpu) -> Result<f64, BackendError> {
             contents: bytemuck::cast_slice(&seeds),
             usage: ON_DEVICE,
         });
-    let n_invocations = N_WORKGROUPS * INVOCATIONS;
+    let n_invocations = MAX_WORKGROUPS * INVOCATIONS;
     let results = gpu.create_buffer("results", 16 * u64::from(n_invocations), ON_DEVICE, false)?;
-    let n_units = f64::from(n_invocations) * f64::from(EACH);
+    let units = |n_workgroups: u32| f64::from(n_workgroups * INVOCATIONS) * f64::from(EACH);
     time(
         gpu,
         "multiply_add",
         shaders::MULTIPLY_ADD,
         [&seeds, &results],
-        N_WORKGROUPS,
-        n_units,
+        units,
     )
 }
 
-/// Units a second, at best: one that is read and one that is written, `n_units` a dispatch.
+/// Units a second, at best. `buffers`: one that is read and one that is written; `units` of so many workgroups.
 fn time(
     gpu: &Gpu,
     name: &str,
     text: &str,
     buffers: [&wgpu::Buffer; 2],
-    n_workgroups: u32,
-    n_units: f64,
+    units: impl Fn(u32) -> f64,
 ) -> Result<f64, BackendError> {
     let types = [Storage { read_only: true }, Storage { read_only: false }];
     let layout = bind_group_layout(&gpu.device, name, &types);
@@ -107,7 +99,7 @@ fn time(
         layout: &layout,
         entries: &entries,
     });
-    let run = |n_dispatches: usize| {
+    let run = |n_workgroups: u32, n_dispatches: usize| {
         let begun = Instant::now();
         for _ in 0..n_dispatches {
             let mut encoder = gpu.encoder("control");
@@ -122,12 +114,18 @@ fn time(
         gpu.wait()?;
         Ok::<f64, BackendError>(begun.elapsed().as_secs_f64())
     };
-    run(1)?;
-    let once = run(1)?.max(1e-6);
-    let n_dispatches = ((LONG_ENOUGH_SECONDS / once).ceil() as usize).clamp(1, 1_000);
+    // Slow devices are asked for less.
+    let mut n_workgroups = 8;
+    run(n_workgroups, 1)?;
+    let mut once = run(n_workgroups, 1)?;
+    while once < LONG_ENOUGH_SECONDS && n_workgroups < MAX_WORKGROUPS {
+        n_workgroups *= 2;
+        once = run(n_workgroups, 1)?;
+    }
+    let n_dispatches = ((LONG_ENOUGH_SECONDS / once.max(1e-6)).ceil() as usize).clamp(1, 1_000);
     let mut best = f64::INFINITY;
     for _ in 0..N_REPEATS {
-        best = best.min(run(n_dispatches)?);
+        best = best.min(run(n_workgroups, n_dispatches)?);
     }
-    Ok(n_units * n_dispatches as f64 / best)
+    Ok(units(n_workgroups) * n_dispatches as f64 / best)
 }
