@@ -99,7 +99,10 @@ impl<'a> GpuPass<'a> {
                 target,
                 n_done_tiles,
             })?;
-            fill(&room, block).map_err(|reason| BackendError::DeviceLost { reason })?;
+            if let Err(reason) = fill(&room, block) {
+                self.gpu.device().returned(room);
+                return Err(BackendError::DeviceLost { reason });
+            }
             (target, n_done_tiles) = (Some(room.target), room.tiles.end);
             self.gpu.device().filled(self.id, room);
         }

@@ -31,6 +31,7 @@ enum Request {
     Begin(Opening, Reply<u64>),
     Room(RoomRequest, Reply<Room>),
     Filled(u64, Room),
+    Returned(Room),
     Run(u64, Vec<u64>),
     Finish(u64, Vec<u64>, Reply<Outcome>),
     Abandon(u64),
@@ -92,6 +93,11 @@ impl DeviceThread {
     /// Has a filled buffer gone over.
     pub fn filled(&self, pass: u64, room: Room) {
         self.send(Request::Filled(pass, room));
+    }
+
+    /// Gives a buffer back that could not be filled.
+    pub fn returned(&self, room: Room) {
+        self.send(Request::Returned(room));
     }
 
     /// Has resident blocks gone over.
@@ -167,6 +173,7 @@ fn serve(mut passes: Passes, incoming: &Receiver<Request>) {
                     Ok(())
                 });
             }
+            Request::Returned(room) => passes.returned(room),
             Request::Run(pass, serials) => {
                 let _ = attempt(&mut passes, |p| {
                     p.run_resident(pass, &serials);

@@ -100,6 +100,12 @@ impl Passes {
         self.staging.take_back(room.staging, last_use);
     }
 
+    /// A buffer that nobody filled is let go; another is made when one is asked for.
+    pub fn returned(&mut self, room: Room) {
+        drop(room.staging);
+        self.staging.write_off();
+    }
+
     /// Rows that stay: copied to their arena, and gone over when the last piece is there.
     fn keep(&mut self, pass: &mut OpenPass, room: &Room, kept: Kept) -> Result<(), BackendError> {
         let buffers = self.residency.buffers(kept.arena).ok_or_else(put_out)?;

@@ -107,6 +107,11 @@ impl Staging {
         });
     }
 
+    /// A buffer that was lent does not come back.
+    pub fn write_off(&mut self) {
+        self.n_lent -= 1;
+    }
+
     /// Gives the memory back, except what is lent.
     pub fn release(&mut self) {
         self.idle.clear();
