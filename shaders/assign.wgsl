@@ -1,216 +1,243 @@
-// Assigns the rows of a block to their nearest centroids, for many candidates at once, and sums them up by cluster.
+// Assigns rows to their nearest centroids, for many candidates at once, and sums them up by cluster.
 //
-// A workgroup owns 512 rows (32 tiles of 16) on behalf of one candidate; an invocation owns four neighbouring rows of a tile, so
-// that one feature of theirs is one vec4. `rows` and `centroids` are read; `sums`, `counts`, `uncertain` and `labels` are
-// written.
+// A workgroup owns up to GROUP_ROWS rows of one block, an invocation LANES neighbouring rows of a tile of 16, on behalf of
+// `candidates_a_chunk` candidates one after the other. `rows`, `norms`, `groups`, `candidates` and `centroids` are read; `totals`,
+// `uncertain` and `labels` are written.
 // Twin: crates/kmeans/src/cpu/assign.rs. Host side: crates/gpu/src/pipeline/assign.rs.
 //
-// The trick: |x - c|^2 / 2 = |x|^2 / 2 + (|c|^2 / 2 - x.c), and the first term does not depend on c. Scores are rounded, so a
-// row counts as certain only when its best two are further apart than the proven bound; all others go to a list, not into the
-// sums, and the host settles them in exact integers.
+// A template: crates/gpu/src/shaders/ puts the constants of a shape in front (N_FEATURES, LANES, LINE = 16 / LANES, INVOCATIONS,
+// FLUSH_LANES, and the types Rows, Flags and Indices of LANES components) and replaces each line that begins with `//@` by
+// unrolled text.
+//
+// The trick: |x - c|^2 / 2 = |x|^2 / 2 + (|c|^2 / 2 - x.c), and the first term does not depend on c. Scores are rounded, so a row
+// counts only when no other score comes within the proven bound of its best; all others go to a list with their values, not
+// into the sums, and the host settles them in exact integers.
 
 struct Params {
-    // Of the block.
-    n_rows: u32,
-    n_features: u32,
-    // The rows that `rows` and `tile_norms` hold now: their first row in the block, and how many quads they are.
-    first_row: u32,
-    n_quads: u32,
-    // Of this dispatch, counted from `first_row` in groups of 512 rows.
+    // Of this dispatch: its first group, and the candidates from `first_candidate` to before `end_candidate`.
     first_group: u32,
-    // Quads that a candidate has in `labels`; 0 when nobody wants labels.
+    first_candidate: u32,
+    end_candidate: u32,
+    candidates_a_chunk: u32,
+    // Rows that the list of uncertain ones has room for.
+    n_entries: u32,
+    // Words of 32 candidates a group has in the rejections at the front of `totals`, and the word where the sums begin.
+    rejection_words: u32,
+    first_cell_word: u32,
+    // Rows that a candidate has in `labels`.
     label_stride: u32,
+    // N_FEATURES, not known to the compiler: loops that are seldom entered stay loops, or their unrolled loads would take the
+    // registers of those that are not.
+    n_features: u32,
     padding_0: u32,
     padding_1: u32,
+    padding_2: u32,
+}
+
+// Up to GROUP_ROWS neighbouring rows.
+struct Group {
+    // Where the first tile begins in `rows`, in vectors, and in `norms`.
+    first_vector: u32,
+    first_norm: u32,
+    n_rows: u32,
+    // Its first row in the block.
+    first_row: u32,
 }
 
 struct Candidate {
     n_clusters: u32,
-    // Where it begins in `centroids`, `sums` and `counts`.
-    first_line: u32,
+    // Tiles of 8 clusters, and whether a tile of 4 follows.
+    n_tiles: u32,
+    has_half_tile: u32,
+    // Where it begins in `centroids`, in vec4, and in the sums.
+    first_vector: u32,
     first_cell: u32,
-    first_count: u32,
-    // Features that the slab holds at a time; 0: too many clusters, rows go straight to storage.
+    // Features that are summed at a time in workgroup memory; 0: too many clusters, rows go straight to storage.
     window: u32,
+    // Cells from one copy of a cluster's sums to the next, and from one cluster to the next; copies less one.
+    copy_stride: u32,
+    cluster_stride: u32,
+    copy_mask: u32,
     bound_slope: f32,
     bound_base: f32,
     padding: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-// Feature f of the quad q of tile t at (t * n_features + f) * 4 + q.
-@group(0) @binding(1) var<storage, read> rows: array<vec4<f32>>;
+// Feature f of vector v of tile t at (t * N_FEATURES + f) * LINE + v: a line of 16 rows a feature.
+@group(0) @binding(1) var<storage, read> rows: array<Rows>;
 // For each tile a number not below the Euclidean norm of any of its rows.
-@group(0) @binding(2) var<storage, read> tile_norms: array<f32>;
-@group(0) @binding(3) var<storage, read> candidates: array<Candidate>;
-// A tile of 8 clusters: a line of 8 biases |c|^2 / 2, then a line of 8 values -c for each feature. A line is two vec4.
-@group(0) @binding(4) var<storage, read> centroids: array<vec4<f32>>;
-// 64-bit integers, low half first, [n_clusters x n_features] for each candidate.
-@group(0) @binding(5) var<storage, read_write> sums: array<atomic<u32>>;
-@group(0) @binding(6) var<storage, read_write> counts: array<atomic<u32>>;
-// How many there are, then candidate << 16 | row. Each pair comes once at most, so the list has room for all.
-@group(0) @binding(7) var<storage, read_write> uncertain: array<atomic<u32>>;
-// 16 bits a row, a quad each.
-@group(0) @binding(8) var<storage, read_write> labels: array<vec2<u32>>;
+@group(0) @binding(2) var<storage, read> norms: array<f32>;
+@group(0) @binding(3) var<storage, read> groups: array<Group>;
+@group(0) @binding(4) var<storage, read> candidates: array<Candidate>;
+// For each tile a line of biases |c|^2 / 2, then a line of values -c for each feature; a line is as long as the tile.
+@group(0) @binding(5) var<storage, read> centroids: array<vec4<f32>>;
+// Entries asked for, entries written, rejections; a spare word; a bit for each rejected (group, candidate); then for each
+// candidate [n_clusters x (N_FEATURES + 1)] integers of 64 bits, low half first: sums, and the number of rows behind them.
+@group(0) @binding(6) var<storage, read_write> totals: array<atomic<u32>>;
+// Entries of candidate, row in the block, and the row's values.
+@group(0) @binding(7) var<storage, read_write> uncertain: array<u32>;
+//@ label binding
 
-const INVOCATIONS = 128u;
+const N_ASKED = 0u;
+const N_WRITTEN = 1u;
+const N_REJECTED = 2u;
+const FIRST_REJECTION_WORD = 4u;
+
 const SLAB_CELLS = 2048u;
 const MAX_SLAB_CLUSTERS = 256u;
+// Larger than any score, which is below 2^57 in magnitude.
 const FAR = 3.0e38;
+// 1.5 x 2^23: the bits of q + ROUNDER are those of ROUNDER plus q, for any |q| < 2^22.
+const ROUNDER = 12582912.0;
+const ROUNDER_BITS = 0x4b400000u;
+const NO_ROOM = 0xffffffffu;
 
-// 512 rows of values below 2^22 stay below 2^31.
-var<workgroup> slab: array<atomic<i32>, SLAB_CELLS>;
+// Sums of the group's rows, modulo 2^32: 512 values below 2^22 stay below 2^31. Several copies of each cluster's, so that
+// neighbouring rows of one cluster do not queue for one cell.
+var<workgroup> slab: array<atomic<u32>, SLAB_CELLS>;
+// Rows behind them, copies together.
 var<workgroup> slab_counts: array<atomic<u32>, MAX_SLAB_CLUSTERS>;
+var<workgroup> n_uncertain: atomic<u32>;
+var<workgroup> reserved_entry: u32;
 
-struct Nearest {
-    score: vec4<f32>,
-    second: vec4<f32>,
-    label: vec4<u32>,
-}
-
-fn offer(nearest: ptr<function, Nearest>, scores: vec4<f32>, cluster: u32) {
-    (*nearest).second = min((*nearest).second, max((*nearest).score, scores));
-    (*nearest).label = select((*nearest).label, vec4<u32>(cluster), scores < (*nearest).score);
-    (*nearest).score = min((*nearest).score, scores);
-}
-
-fn find_nearest(first_vector: u32, candidate: Candidate) -> Nearest {
-    var nearest = Nearest(vec4<f32>(FAR), vec4<f32>(FAR), vec4<u32>(0u));
-    var line = candidate.first_line;
-    for (var cluster = 0u; cluster < candidate.n_clusters; cluster += 8u) {
-        let bias_0 = centroids[2u * line];
-        let bias_1 = centroids[2u * line + 1u];
-        line += 1u;
-        var s0 = vec4<f32>(bias_0.x);
-        var s1 = vec4<f32>(bias_0.y);
-        var s2 = vec4<f32>(bias_0.z);
-        var s3 = vec4<f32>(bias_0.w);
-        var s4 = vec4<f32>(bias_1.x);
-        var s5 = vec4<f32>(bias_1.y);
-        var s6 = vec4<f32>(bias_1.z);
-        var s7 = vec4<f32>(bias_1.w);
-        for (var f = 0u; f < params.n_features; f += 1u) {
-            let x = rows[first_vector + 4u * f];
-            let c0 = centroids[2u * line];
-            let c1 = centroids[2u * line + 1u];
-            line += 1u;
-            s0 = fma(x, vec4<f32>(c0.x), s0);
-            s1 = fma(x, vec4<f32>(c0.y), s1);
-            s2 = fma(x, vec4<f32>(c0.z), s2);
-            s3 = fma(x, vec4<f32>(c0.w), s3);
-            s4 = fma(x, vec4<f32>(c1.x), s4);
-            s5 = fma(x, vec4<f32>(c1.y), s5);
-            s6 = fma(x, vec4<f32>(c1.z), s6);
-            s7 = fma(x, vec4<f32>(c1.w), s7);
+// Room for the group's uncertain rows: all of it or none, in which case the host comes back for group and candidate. The number
+// asked for only grows, so what was granted is the front of the list.
+fn reserve(group_idx: u32, candidate_idx: u32) {
+    let n = atomicExchange(&n_uncertain, 0u);
+    reserved_entry = 0u;
+    if (n > 0u) {
+        var end = NO_ROOM;
+        if (atomicLoad(&totals[N_ASKED]) <= params.n_entries) {
+            reserved_entry = atomicAdd(&totals[N_ASKED], n);
+            end = reserved_entry + n;
         }
-        offer(&nearest, s0, cluster);
-        offer(&nearest, s1, cluster + 1u);
-        offer(&nearest, s2, cluster + 2u);
-        offer(&nearest, s3, cluster + 3u);
-        offer(&nearest, s4, cluster + 4u);
-        offer(&nearest, s5, cluster + 5u);
-        offer(&nearest, s6, cluster + 6u);
-        offer(&nearest, s7, cluster + 7u);
+        if (end <= params.n_entries) {
+            atomicMax(&totals[N_WRITTEN], end);
+        } else {
+            reserved_entry = NO_ROOM;
+            let word = FIRST_REJECTION_WORD + group_idx * params.rejection_words + candidate_idx / 32u;
+            atomicOr(&totals[word], 1u << (candidate_idx % 32u));
+            atomicAdd(&totals[N_REJECTED], 1u);
+        }
     }
-    return nearest;
 }
 
-fn list_uncertain(candidate_idx: u32, row: u32) {
-    let at = atomicAdd(&uncertain[0], 1u) + 1u;
-    atomicStore(&uncertain[at], (candidate_idx << 16u) | row);
-}
+//@ value of a lane
 
-fn add_to_slab(certain: vec4<bool>, cells: vec4<u32>, values: vec4<i32>) {
-    if (certain.x) { atomicAdd(&slab[cells.x], values.x); }
-    if (certain.y) { atomicAdd(&slab[cells.y], values.y); }
-    if (certain.z) { atomicAdd(&slab[cells.z], values.z); }
-    if (certain.w) { atomicAdd(&slab[cells.w], values.w); }
+fn list_uncertain(candidate_idx: u32, row: u32, first_vector: u32, lane: u32, entry: u32) {
+    let at = entry * (N_FEATURES + 2u);
+    uncertain[at] = candidate_idx;
+    uncertain[at + 1u] = row;
+    for (var f = 0u; f < params.n_features; f += 1u) {
+        uncertain[at + 2u + f] = bitcast<u32>(value(first_vector + f * LINE, lane));
+    }
 }
 
 // 64-bit addition in two halves; the carry of each single addition is seen by the invocation that caused it.
-fn add_to_sums(cell: u32, value: i32) {
-    let low = bitcast<u32>(value);
-    let before = atomicAdd(&sums[2u * cell], low);
-    let high = bitcast<u32>(value >> 31u) + select(0u, 1u, before + low < before);
-    if (high != 0u) { atomicAdd(&sums[2u * cell + 1u], high); }
+fn add_to_totals(cell: u32, value: u32) {
+    let word = params.first_cell_word + 2u * cell;
+    let before = atomicAdd(&totals[word], value);
+    let carry = select(0u, 1u, before + value < before);
+    let high = bitcast<u32>(bitcast<i32>(value) >> 31u) + carry;
+    if (high != 0u) { atomicAdd(&totals[word + 1u], high); }
 }
 
-fn count_in_slab(certain: vec4<bool>, label: vec4<u32>) {
-    if (certain.x) { atomicAdd(&slab_counts[label.x], 1u); }
-    if (certain.y) { atomicAdd(&slab_counts[label.y], 1u); }
-    if (certain.z) { atomicAdd(&slab_counts[label.z], 1u); }
-    if (certain.w) { atomicAdd(&slab_counts[label.w], 1u); }
-}
-
-// Sums the workgroup's rows in its own memory, as many features at a time as fit, and hands them over.
-fn sum_by_slab(candidate: Candidate, lid: u32, first_vector: u32, certain: vec4<bool>, label: vec4<u32>) {
-    for (var e = lid; e < SLAB_CELLS; e += INVOCATIONS) { atomicStore(&slab[e], 0); }
-    for (var e = lid; e < MAX_SLAB_CLUSTERS; e += INVOCATIONS) { atomicStore(&slab_counts[e], 0u); }
-    workgroupBarrier();
-    count_in_slab(certain, label);
-    for (var first = 0u; first < params.n_features; first += candidate.window) {
-        let width = min(candidate.window, params.n_features - first);
-        // Tiles begin at different features, so that rows of one cluster do not queue for one cell.
-        var f = (lid / 4u) % width;
-        for (var i = 0u; i < width; i += 1u) {
-            add_to_slab(certain, label * width + f, vec4<i32>(rows[first_vector + 4u * (first + f)]));
-            f = select(f + 1u, 0u, f + 1u == width);
-        }
-        workgroupBarrier();
-        for (var e = lid; e < candidate.n_clusters * width; e += INVOCATIONS) {
-            let value = atomicExchange(&slab[e], 0);
-            if (value != 0) {
-                let cell = candidate.first_cell + (e / width) * params.n_features + first + e % width;
-                add_to_sums(cell, value);
+// Clears the sums of the window that begins at feature `first`, and hands them over unless the group was rejected.
+fn flush(candidate: Candidate, first: u32, lid: u32) {
+    let width = min(candidate.window, N_FEATURES - first);
+    let has_room = reserved_entry != NO_ROOM;
+    for (var cluster = lid / FLUSH_LANES; cluster < candidate.n_clusters; cluster += INVOCATIONS / FLUSH_LANES) {
+        let count = atomicLoad(&slab_counts[cluster]);
+        if (count > 0u) {
+            let total = candidate.first_cell + cluster * (N_FEATURES + 1u);
+            for (var column = lid % FLUSH_LANES; column < width; column += FLUSH_LANES) {
+                var value = 0u - count * ROUNDER_BITS;
+                var cell = cluster * candidate.cluster_stride + column;
+                for (var copy = 0u; copy <= candidate.copy_mask; copy += 1u) {
+                    value += atomicExchange(&slab[cell], 0u);
+                    cell += candidate.copy_stride;
+                }
+                if (value != 0u && has_room) { add_to_totals(total + first + column, value); }
             }
+            if (first == 0u && lid % FLUSH_LANES == 0u && has_room) { add_to_totals(total + N_FEATURES, count); }
         }
-        workgroupBarrier();
-    }
-    for (var e = lid; e < candidate.n_clusters; e += INVOCATIONS) {
-        let count = atomicLoad(&slab_counts[e]);
-        if (count != 0u) { atomicAdd(&counts[candidate.first_count + e], count); }
     }
 }
 
+// With very many clusters a group's rows seldom share one: each value goes to the totals by itself.
 fn sum_one(candidate: Candidate, first_vector: u32, lane: u32, label: u32) {
-    atomicAdd(&counts[candidate.first_count + label], 1u);
-    let cell = candidate.first_cell + label * params.n_features;
+    let total = candidate.first_cell + label * (N_FEATURES + 1u);
     for (var f = 0u; f < params.n_features; f += 1u) {
-        add_to_sums(cell + f, i32(rows[first_vector + 4u * f][lane]));
+        let rounded = value(first_vector + f * LINE, lane) + ROUNDER;
+        add_to_totals(total + f, bitcast<u32>(rounded) - ROUNDER_BITS);
     }
+    add_to_totals(total + N_FEATURES, 1u);
 }
 
-@compute @workgroup_size(128)
-fn assign(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
-    let candidate_idx = group.y;
-    let candidate = candidates[candidate_idx];
-    let quad = (params.first_group + group.x) * INVOCATIONS + lid;
-    // Quads past the end repeat the last one and are then left out, so that all invocations meet at the barriers.
-    let held_quad = min(quad, params.n_quads - 1u);
-    let first_vector = (held_quad / 4u) * params.n_features * 4u + held_quad % 4u;
-    let row = vec4<u32>(params.first_row + 4u * quad) + vec4<u32>(0u, 1u, 2u, 3u);
-    let is_row = row < vec4<u32>(params.n_rows);
+@compute @workgroup_size(INVOCATIONS)
+fn assign(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
+    let group_idx = params.first_group + workgroup.x;
+    let group = groups[group_idx];
+    // Invocations past the end repeat the last tile and are then left out, so that all of them meet at the barriers.
+    let tile = min(lid / LINE, (group.n_rows - 1u) / 16u);
+    let first_vector = group.first_vector + tile * (N_FEATURES * LINE) + lid % LINE;
+    let first_row = lid * LANES;
+    //@ is_row
+    let norm = norms[group.first_norm + tile];
+    //@ rows
+    for (var e = lid; e < SLAB_CELLS; e += INVOCATIONS) { atomicStore(&slab[e], 0u); }
+    for (var e = lid; e < MAX_SLAB_CLUSTERS; e += INVOCATIONS) { atomicStore(&slab_counts[e], 0u); }
+    if (lid == 0u) { atomicStore(&n_uncertain, 0u); }
+    workgroupBarrier();
 
-    let nearest = find_nearest(first_vector, candidate);
-    let bound = candidate.bound_slope * tile_norms[held_quad / 4u] + candidate.bound_base;
-    let is_certain = nearest.second - nearest.score > vec4<f32>(bound);
-
-    let uncertain_lanes = is_row & !is_certain;
-    for (var lane = 0u; lane < 4u; lane += 1u) {
-        if (uncertain_lanes[lane]) { list_uncertain(candidate_idx, row[lane]); }
-    }
-    let label_quad = params.first_row / 4u + quad;
-    if (label_quad < params.label_stride) {
-        let l = nearest.label;
-        labels[candidate_idx * params.label_stride + label_quad] = vec2<u32>(l.x | (l.y << 16u), l.z | (l.w << 16u));
-    }
-
-    let certain = is_row & is_certain;
-    if (candidate.window > 0u) {
-        sum_by_slab(candidate, lid, first_vector, certain, nearest.label);
-    } else {
-        for (var lane = 0u; lane < 4u; lane += 1u) {
-            if (certain[lane]) { sum_one(candidate, first_vector, lane, nearest.label[lane]); }
+    let begin = params.first_candidate + workgroup.y * params.candidates_a_chunk;
+    let end = min(begin + params.candidates_a_chunk, params.end_candidate);
+    for (var candidate_idx = begin; candidate_idx < end; candidate_idx += 1u) {
+        let candidate = candidates[candidate_idx];
+        let bound = candidate.bound_slope * norm + candidate.bound_base;
+        var best = Rows(FAR);
+        var label = Indices(0u);
+        var doubt = Flags(false);
+        var at = candidate.first_vector;
+        for (var t = 0u; t < candidate.n_tiles; t += 1u) {
+            let first_cluster = 8u * t;
+            //@ tile of 8
         }
+        if (candidate.has_half_tile != 0u) {
+            let first_cluster = 8u * candidate.n_tiles;
+            //@ tile of 4
+        }
+
+        //@ write labels
+        let certain = is_row & !doubt;
+        let unsettled = is_row & doubt;
+        //@ count uncertain
+        let is_in_slab = candidate.window > 0u;
+        let copy = (lid & candidate.copy_mask) * candidate.copy_stride;
+        let cells = label * Indices(candidate.cluster_stride) + Indices(copy);
+        if (is_in_slab) {
+            //@ count certain
+        }
+        let step = select(N_FEATURES, candidate.window, is_in_slab);
+        for (var first = 0u; first < N_FEATURES; first += step) {
+            if (is_in_slab) {
+                //@ sum
+            }
+            workgroupBarrier();
+            if (first == 0u) {
+                if (lid == 0u) { reserve(group_idx, candidate_idx); }
+                workgroupBarrier();
+                if (reserved_entry != NO_ROOM) {
+                    //@ list uncertain
+                    if (!is_in_slab) {
+                        //@ sum straight
+                    }
+                }
+            }
+            if (is_in_slab) { flush(candidate, first, lid); }
+            workgroupBarrier();
+        }
+        for (var e = lid; e < MAX_SLAB_CLUSTERS; e += INVOCATIONS) { atomicStore(&slab_counts[e], 0u); }
     }
 }

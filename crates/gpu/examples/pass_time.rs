@@ -2,11 +2,12 @@
 //!
 //! `cargo run --release -p clientele-gpu --example pass_time [N_FEATURES]`
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use clientele_gpu::{GpuBackend, OpenOptions, adapters};
 use clientele_kmeans::cpu::CpuBackend;
-use clientele_kmeans::{BLOCK_ROWS, Backend, Block, Centroids};
+use clientele_kmeans::{BLOCK_ROWS, Backend, BackendError, Block, Centroids, Partial};
 
 const N_REPEATS: usize = 7;
 
@@ -19,14 +20,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let default_sweep: Vec<usize> = (2..=8).flat_map(|k| [k; 4]).collect();
     let workloads: [&[usize]; 4] = [&[8], &default_sweep, &[64], &[300]];
 
-    let mut backends: Vec<Box<dyn Backend>> = vec![Box::new(CpuBackend::new())];
-    for adapter in adapters() {
-        backends.push(Box::new(GpuBackend::open(&OpenOptions {
-            allow_software: true,
-            adapter: Some(adapter.name),
-            ..OpenOptions::default()
-        })?));
-    }
+    let cpu = CpuBackend::new();
+    let gpus: Vec<GpuBackend> = adapters()
+        .into_iter()
+        .map(|adapter| {
+            GpuBackend::open(&OpenOptions {
+                allow_software: true,
+                adapter: Some(adapter.name),
+                ..OpenOptions::default()
+            })
+        })
+        .collect::<Result<_, _>>()?;
     println!("{BLOCK_ROWS} rows x {n_features} features, median of {N_REPEATS}");
     for n_clusters in workloads {
         let candidates: Vec<Centroids> = n_clusters
@@ -38,23 +42,37 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 Centroids::new(n_features, rows.collect())
             })
             .collect();
-        for backend in &backends {
-            time(backend.as_ref(), &block, &candidates)?;
+        time(&cpu.name(), &block, &candidates, || {
+            cpu.pass(&block, &candidates, None)
+        })?;
+        for gpu in &gpus {
+            let name = format!("{}, brought over", gpu.name());
+            time(&name, &block, &candidates, || {
+                gpu.pass(&block, &candidates, None)
+            })?;
+            let name = format!("{}, resident", gpu.name());
+            time(&name, &block, &candidates, || {
+                let mut pass = gpu.begin(&candidates)?;
+                pass.add(&block)?;
+                pass.finish()
+            })?;
+            gpu.forget_all_but(&BTreeSet::new());
         }
     }
     Ok(())
 }
 
 fn time(
-    backend: &dyn Backend,
+    name: &str,
     block: &Block,
     candidates: &[Centroids],
+    pass: impl Fn() -> Result<Vec<Partial>, BackendError>,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let mut partials = backend.pass(block, candidates, None)?;
+    let mut partials = pass()?;
     let mut times_ms = Vec::new();
     for _ in 0..N_REPEATS {
         let begun = Instant::now();
-        partials = backend.pass(block, candidates, None)?;
+        partials = pass()?;
         times_ms.push(begun.elapsed().as_secs_f64() * 1e3);
     }
     times_ms.sort_by(f64::total_cmp);
@@ -66,11 +84,10 @@ fn time(
         .flat_map(|p| &p.sums)
         .fold(0i64, |sum, s| sum.wrapping_mul(31).wrapping_add(*s));
     println!(
-        "{:3} candidates, {n_clusters:3} clusters: {:8.1} ms, {:.4} % settled exactly, answer {answer:016x}, {}",
+        "{:3} candidates, {n_clusters:3} clusters: {:8.1} ms, {:.4} % settled exactly, answer {answer:016x}, {name}",
         candidates.len(),
         times_ms[N_REPEATS / 2],
         100.0 * n_rechecked as f64 / (block.n_rows() * candidates.len()) as f64,
-        backend.name(),
     );
     Ok(())
 }

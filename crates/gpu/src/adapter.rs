@@ -86,6 +86,11 @@ pub(crate) fn enumerate() -> Vec<wgpu::Adapter> {
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
         backends,
         flags: wgpu::InstanceFlags::empty(),
+        memory_budget_thresholds: wgpu::MemoryBudgetThresholds {
+            // Rows take what memory there is; the rest is for the work itself and for others.
+            for_resource_creation: Some(85),
+            for_device_loss: None,
+        },
         ..wgpu::InstanceDescriptor::new_without_display_handle()
     });
     let mut adapters = pollster::block_on(instance.enumerate_adapters(backends));
@@ -124,6 +129,19 @@ pub(crate) fn choose(options: &OpenOptions) -> Result<Vec<wgpu::Adapter>, OpenEr
         return Err(OpenError::OnlySoftware { names });
     }
     Ok(permitted)
+}
+
+/// Each device under the first of the interfaces that show it, so that none is used twice.
+pub(crate) fn one_interface_each(mut adapters: Vec<wgpu::Adapter>) -> Vec<wgpu::Adapter> {
+    let mut chosen = std::collections::HashMap::new();
+    adapters.retain(|adapter| {
+        let info = adapter.get_info();
+        *chosen
+            .entry((info.vendor, info.device))
+            .or_insert(info.backend)
+            == info.backend
+    });
+    adapters
 }
 
 fn rank(device_type: DeviceType) -> u8 {

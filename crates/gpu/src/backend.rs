@@ -1,5 +1,6 @@
 //! A GPU as a [`Backend`].
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -9,15 +10,16 @@ use clientele_kmeans::{
 };
 
 use crate::adapter::{self, AdapterReport};
-use crate::candidate::Packed;
-use crate::device::DeviceThread;
-use crate::pipeline::assign::Job;
+use crate::controls::Control;
+use crate::pass::GpuPass;
 use crate::pipeline::plan;
-use crate::{self_test, settle};
+use crate::residency::Shared;
+use crate::self_test;
+use crate::shaders::Flaw;
+use crate::thread::DeviceThread;
 
-/// Mesa's llvmpipe leaves every loop once an invocation has gone round this often in all, and tells nobody. Hardware has no such
-/// limit, and the self-test of hardware goes round more often.
-const SOFTWARE_LOOP_ROUNDS: usize = 65_535;
+/// Rows that software adapters and those that share the computer's memory may hold, unless told otherwise: it is not theirs.
+const SHARED_MEMORY_BYTES: u64 = 1 << 30;
 
 /// Which adapter to open, and how.
 #[derive(Debug, Clone, Default)]
@@ -28,6 +30,9 @@ pub struct OpenOptions {
     pub adapter: Option<String>,
     /// Bytes of the largest buffer the backend may bind; work is cut to fit. `None`: what the device allows.
     pub binding_limit_bytes: Option<u64>,
+    /// Bytes of rows that may stay on the device from pass to pass. `None`: what an adapter with its own memory has, as far as it
+    /// grants it, and 1 GiB of memory that is shared with the CPU.
+    pub resident_limit_bytes: Option<u64>,
     /// Keep wgpu's run-time checks of indices and loops in the shaders; slower, the same answers.
     pub checked_shaders: bool,
     /// A fault to inject, for tests.
@@ -49,6 +54,8 @@ pub enum Fault {
     },
     /// Gives the device another problem than the self-test's.
     WrongSelfTest,
+    /// Compiles the shaders with a mistake in them, after the self-test.
+    WrongShaders(Flaw),
 }
 
 /// Why no GPU was opened.
@@ -99,6 +106,7 @@ pub enum OpenError {
 pub struct GpuBackend {
     report: AdapterReport,
     device: DeviceThread,
+    shared: Arc<Shared>,
     faults_fired: Arc<AtomicU32>,
 }
 
@@ -122,6 +130,90 @@ impl GpuBackend {
         Err(first_error.unwrap_or(OpenError::NoAdapter))
     }
 
+    /// Opens every adapter the options allow that answers the self-test rightly, to be used side by side, best first. One that shows
+    /// under several interfaces is opened once.
+    ///
+    /// # Errors
+    /// What was wrong with the best one when none can be used.
+    pub fn open_all(options: &OpenOptions) -> Result<Vec<Self>, OpenError> {
+        let mut first_error = None;
+        let mut opened = Vec::new();
+        for adapter in adapter::one_interface_each(adapter::choose(options)?) {
+            match Self::open_adapter(adapter, options) {
+                Ok(backend) => opened.push(backend),
+                Err(error) => {
+                    tracing::warn!(%error, "a GPU was refused");
+                    first_error.get_or_insert(error);
+                }
+            }
+        }
+        match first_error {
+            Some(error) if opened.is_empty() => Err(error),
+            _ => Ok(opened),
+        }
+    }
+
+    /// Starts a pass on behalf of `candidates`. Any number of blocks are then added; their sums stay on the device until
+    /// [`GpuPass::finish`]. Several passes may be open at once.
+    ///
+    /// # Errors
+    /// When the device is lost, or the candidates do not fit it.
+    ///
+    /// # Panics
+    /// When a candidate has no centroid or more than [`MAX_CLUSTERS`], or candidates differ in their features.
+    pub fn begin(&self, candidates: &[Centroids]) -> Result<GpuPass<'_>, BackendError> {
+        let n_features = candidates.first().map_or(1, Centroids::n_features);
+        check(candidates, n_features);
+        if candidates.iter().any(|c| self.is_too_long(c)) {
+            return Err(BackendError::OutOfMemory {
+                reason: "a software device does not go round its loops often enough".to_owned(),
+            });
+        }
+        GpuPass::begin(self, candidates, n_features, None)
+    }
+
+    /// Bytes of rows held on the device from pass to pass.
+    pub fn resident_bytes(&self) -> u64 {
+        self.shared.held_bytes()
+    }
+
+    /// How many it may hold. Shrinks when the device has no more.
+    pub fn resident_limit_bytes(&self) -> u64 {
+        self.shared.limit_bytes()
+    }
+
+    /// Holds no more than this from now on; what is held stays until it is forgotten.
+    pub fn set_resident_limit_bytes(&self, limit_bytes: u64) {
+        self.shared.set_limit_bytes(limit_bytes);
+    }
+
+    /// Forgets the rows of all blocks but those with these [`Block::serial`]s, when a job has ended. No pass may be under way that
+    /// has been given one of the others.
+    pub fn forget_all_but(&self, serials: &BTreeSet<u64>) {
+        self.device.retain(serials.clone());
+    }
+
+    /// Bytes a second, read and written, that a plain copy on the device reaches.
+    ///
+    /// # Errors
+    /// When the device is lost.
+    pub fn copy_bandwidth(&self) -> Result<f64, BackendError> {
+        self.device.measure(Control::Copy)
+    }
+
+    /// Multiply-adds a second that independent chains in registers reach.
+    ///
+    /// # Errors
+    /// When the device is lost.
+    pub fn multiply_add_peak(&self) -> Result<f64, BackendError> {
+        self.device.measure(Control::MultiplyAdd)
+    }
+
+    /// Whether it computes on the CPU: good for tests, slower than our own CPU kernels.
+    pub fn is_software(&self) -> bool {
+        self.report.is_software
+    }
+
     /// What was opened.
     pub fn adapter(&self) -> &AdapterReport {
         &self.report
@@ -132,9 +224,17 @@ impl GpuBackend {
         self.faults_fired.load(Ordering::Relaxed)
     }
 
+    pub(crate) fn device(&self) -> &DeviceThread {
+        &self.device
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     fn is_too_long(&self, candidate: &Centroids) -> bool {
         let n_rounds = plan::loop_rounds(candidate.n_clusters(), candidate.n_features());
-        self.report.is_software && n_rounds > SOFTWARE_LOOP_ROUNDS
+        self.report.is_software && n_rounds > plan::SOFTWARE_LOOP_ROUNDS
     }
 
     fn open_adapter(adapter: wgpu::Adapter, options: &OpenOptions) -> Result<Self, OpenError> {
@@ -144,10 +244,21 @@ impl GpuBackend {
             reason,
         };
         let faults_fired = Arc::new(AtomicU32::new(0));
-        let device = DeviceThread::spawn(adapter, options, faults_fired.clone()).map_err(refuse)?;
+        let shared = Arc::new(Shared::default());
+        shared.set_limit_bytes(
+            options
+                .resident_limit_bytes
+                .unwrap_or(match report.device_type {
+                    "discrete" | "virtual" => u64::MAX,
+                    _ => SHARED_MEMORY_BYTES,
+                }),
+        );
+        let device = DeviceThread::spawn(adapter, options, shared.clone(), faults_fired.clone())
+            .map_err(refuse)?;
         let backend = Self {
             report: report.clone(),
             device,
+            shared,
             faults_fired,
         };
         let is_spoilt = options.fault == Some(Fault::WrongSelfTest);
@@ -187,6 +298,8 @@ impl Backend for GpuBackend {
         format!("gpu {} ({})", self.report.name, self.report.backend)
     }
 
+    /// Does not make the rows resident, but uses them where they are.
+    ///
     /// # Panics
     /// When a candidate has no centroid, more than [`MAX_CLUSTERS`], or other features than `block`.
     fn pass(
@@ -195,34 +308,32 @@ impl Backend for GpuBackend {
         candidates: &[Centroids],
         labels: Option<&mut BlockLabels>,
     ) -> Result<Vec<Partial>, BackendError> {
-        for candidate in candidates {
-            let n_clusters = candidate.n_clusters();
-            assert!(
-                (1..=MAX_CLUSTERS).contains(&n_clusters),
-                "n_clusters={n_clusters}"
-            );
-            assert_eq!(
-                candidate.n_features(),
-                block.n_features(),
-                "features of candidate and block"
-            );
-        }
-        if candidates.iter().any(|c| self.is_too_long(c)) {
+        check(candidates, block.n_features());
+        // Buffers for labels are never empty.
+        if candidates.iter().any(|c| self.is_too_long(c))
+            || block.n_rows() == 0
+            || candidates.is_empty()
+        {
             return CpuBackend::new().pass(block, candidates, labels);
         }
-        let packed: Vec<Packed> = candidates.iter().map(Packed::from).collect();
-        let answers = if block.n_rows() == 0 {
-            packed.iter().map(Packed::answer_for_no_rows).collect()
-        } else {
-            self.device.run(Job {
-                n_rows: block.n_rows(),
-                n_features: block.n_features(),
-                tiles: block.tiles().to_vec(),
-                tile_norms: block.tile_norms().to_vec(),
-                candidates: packed.iter().map(|p| p.for_device.clone()).collect(),
-                wants_labels: labels.is_some(),
-            })?
-        };
-        Ok(settle::finish(block, candidates, &packed, answers, labels))
+        let label_rows = labels.as_ref().map(|_| block.n_rows());
+        let mut pass = GpuPass::begin(self, candidates, block.n_features(), label_rows)?;
+        pass.add_to(block, false)?;
+        pass.finish_with(labels)
+    }
+}
+
+fn check(candidates: &[Centroids], n_features: usize) {
+    for candidate in candidates {
+        let n_clusters = candidate.n_clusters();
+        assert!(
+            (1..=MAX_CLUSTERS).contains(&n_clusters),
+            "n_clusters={n_clusters}"
+        );
+        assert_eq!(
+            candidate.n_features(),
+            n_features,
+            "features of candidate and rows"
+        );
     }
 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use clientele_kmeans::Centroids;
 
-use crate::pipeline::answer::Answer;
-use crate::pipeline::assign::CLUSTER_TILE;
+use crate::shaders::CLUSTER_TILE;
+
+const HALF_TILE: usize = CLUSTER_TILE / 2;
 
 /// Largest relative error of one WGSL addition or multiplication: it may round to either neighbour.
 const UNIT_ROUNDOFF: f64 = 1.0 / (1u64 << 23) as f64;
@@ -26,8 +27,14 @@ pub(crate) struct Packed {
 pub(crate) struct DeviceCandidate {
     /// Distinct centroids; rows tie between duplicates, so none of theirs would ever be certain.
     pub n_clusters: usize,
-    /// For each tile of 8 centroids a line of 8 biases |c|^2 / 2 and then, a feature at a time, a line of 8 values -c.
-    pub lines: Vec<f32>,
+    /// Values of a centroid.
+    pub n_features: usize,
+    /// Tiles of 8 centroids; up to 4 left over make half a tile, more than 4 a whole one.
+    pub n_tiles: usize,
+    /// Whether half a tile follows.
+    pub has_half_tile: bool,
+    /// For each tile a line of biases |c|^2 / 2 and then, a feature at a time, a line of values -c; a line is as long as the tile.
+    pub tiles: Vec<f32>,
     /// Rows whose best two scores differ by more than `bound_slope * norm + bound_base` are certain.
     pub bound_slope: f32,
     pub bound_base: f32,
@@ -43,28 +50,16 @@ impl From<&Centroids> for Packed {
         let (bound_slope, bound_base) = error_bound(&rows);
         let for_device = Arc::new(DeviceCandidate {
             n_clusters: rows.len(),
-            lines: lines(&rows, centroids.n_features()),
+            n_features: centroids.n_features(),
+            n_tiles: (rows.len() + HALF_TILE - 1) / CLUSTER_TILE,
+            has_half_tile: (1..=HALF_TILE).contains(&(rows.len() % CLUSTER_TILE)),
+            tiles: tiles(&rows, centroids.n_features()),
             bound_slope,
             bound_base,
         });
         Self {
             for_device,
             original_idx,
-        }
-    }
-}
-
-impl Packed {
-    /// What the device would say about a block without rows, for which it cannot be asked: bindings are never empty.
-    pub fn answer_for_no_rows(&self) -> Answer {
-        let n_features = self.for_device.lines.len()
-            / (CLUSTER_TILE * self.for_device.n_clusters.div_ceil(CLUSTER_TILE))
-            - 1;
-        Answer {
-            counts: vec![0; self.for_device.n_clusters],
-            sums: vec![0; self.for_device.n_clusters * n_features],
-            uncertain: Vec::new(),
-            labels: Vec::new(),
         }
     }
 }
@@ -79,35 +74,41 @@ fn distinct(centroids: &Centroids) -> Vec<u16> {
         .collect()
 }
 
-fn lines(rows: &[&[i32]], n_features: usize) -> Vec<f32> {
-    let n_tiles = rows.len().div_ceil(CLUSTER_TILE);
-    let mut lines = Vec::with_capacity(n_tiles * CLUSTER_TILE * (n_features + 1));
+fn tiles(rows: &[&[i32]], n_features: usize) -> Vec<f32> {
+    let mut tiles = Vec::with_capacity(rows.len().next_multiple_of(HALF_TILE) * (n_features + 1));
     for tile in rows.chunks(CLUSTER_TILE) {
-        let padded = || (0..CLUSTER_TILE).map(|idx| tile.get(idx));
-        lines.extend(padded().map(|row| row.map_or(FAR, |row| (square_norm(row) / 2.0) as f32)));
+        let width = if tile.len() > HALF_TILE {
+            CLUSTER_TILE
+        } else {
+            HALF_TILE
+        };
+        let padded = || (0..width).map(|idx| tile.get(idx));
+        tiles.extend(padded().map(|row| row.map_or(FAR, |row| (square_norm(row) / 2.0) as f32)));
         for feature_idx in 0..n_features {
-            lines.extend(padded().map(|row| row.map_or(0.0, |row| -row[feature_idx] as f32)));
+            tiles.extend(padded().map(|row| row.map_or(0.0, |row| -row[feature_idx] as f32)));
         }
     }
-    lines
+    tiles
 }
 
 /// How far apart the best two scores must be to be in the right order: `slope * X + base`, for any X not below |x|.
 ///
 /// A score `|c|^2 / 2 - x.c` is a sum of d + 1 terms. Whatever the order of summation, and fused or not, no term passes through
 /// more than d + 1 roundings of relative size u, so the score is off by at most
-/// `E(x) = g (|c|^2 / 2 + sum_f |x_f c_f|) <= g (C^2 / 2 + |x| C)` with `g = (d + 1) u / (1 - (d + 1) u)`, `C = max |c|` and
+/// `E(x) = g (|c|^2 / 2 + sum_f |x_f c_f|) <= g S` with `g = (d + 1) u / (1 - (d + 1) u)`, `S = C^2 / 2 + |x| C`, `C = max |c|` and
 /// Cauchy-Schwarz (Higham, Accuracy and Stability of Numerical Algorithms, 2nd edition, section 3.1). Two scores further apart
-/// than `2 E = 2 g C |x| + g C^2` are in the right order. The device also rounds the difference, the product and the sum of
-/// the comparison itself; 2^-19 is more than those three, and more than the roundings made here.
+/// than `2 E` are in the right order. The device compares with the best score plus the bound, a sum that is itself rounded, by at
+/// most `u (S + g S + bound)`; so the bound is `(2 g + u) S` and a little more: it also rounds the product and the sum that make
+/// the bound, and 2^-18 is more than all the rest and than the roundings made here.
 fn error_bound(rows: &[&[i32]]) -> (f32, f32) {
     let n_terms = rows.first().map_or(0, |row| row.len()) as f64 + 1.0;
     let g = n_terms * UNIT_ROUNDOFF / (1.0 - n_terms * UNIT_ROUNDOFF);
     let largest_square = rows.iter().map(|row| square_norm(row)).fold(0.0, f64::max);
-    let slack = 1.0 + 1.0 / f64::from(1 << 19);
+    let slack = 1.0 + g + 1.0 / f64::from(1 << 18);
+    let factor = (2.0 * g + UNIT_ROUNDOFF) * slack;
     (
-        at_least(2.0 * g * largest_square.sqrt() * slack),
-        at_least(g * largest_square * slack),
+        at_least(factor * largest_square.sqrt()),
+        at_least(factor * largest_square / 2.0),
     )
 }
 
@@ -141,12 +142,35 @@ mod tests {
 
     #[test]
     fn a_tile_is_a_line_of_biases_and_a_line_a_feature() {
-        let packed = Packed::from(&Centroids::new(2, vec![1, 2, -3, 4]));
-        let lines = &packed.for_device.lines;
-        assert_eq!(lines.len(), 3 * CLUSTER_TILE);
-        assert_eq!(lines[..3], [2.5, 12.5, FAR]);
-        assert_eq!(lines[CLUSTER_TILE..][..3], [-1.0, 3.0, 0.0]);
-        assert_eq!(lines[2 * CLUSTER_TILE..][..3], [-2.0, -4.0, 0.0]);
+        let packed = Packed::from(&Centroids::new(2, vec![1, 2, -3, 4])).for_device;
+        assert_eq!((packed.n_tiles, packed.has_half_tile), (0, true));
+        assert_eq!(packed.tiles.len(), 3 * HALF_TILE);
+        assert_eq!(packed.tiles[..3], [2.5, 12.5, FAR]);
+        assert_eq!(packed.tiles[HALF_TILE..][..3], [-1.0, 3.0, 0.0]);
+        assert_eq!(packed.tiles[2 * HALF_TILE..][..3], [-2.0, -4.0, 0.0]);
+    }
+
+    #[test]
+    fn what_is_left_over_takes_half_a_tile_or_a_whole_one() {
+        let expected = [
+            (1, 0, true),
+            (4, 0, true),
+            (5, 1, false),
+            (8, 1, false),
+            (9, 1, true),
+            (12, 1, true),
+            (13, 2, false),
+        ];
+        for (n_clusters, n_tiles, has_half_tile) in expected {
+            let packed = Packed::from(&Centroids::new(1, (0..n_clusters).collect())).for_device;
+            assert_eq!(
+                (packed.n_tiles, packed.has_half_tile),
+                (n_tiles, has_half_tile),
+                "{n_clusters}"
+            );
+            let width = n_tiles * CLUSTER_TILE + if has_half_tile { HALF_TILE } else { 0 };
+            assert_eq!(packed.tiles.len(), 2 * width);
+        }
     }
 
     #[test]
@@ -154,7 +178,7 @@ mod tests {
         // d = 2, C = 5: g is a little above 3 u.
         let (slope, base) = error_bound(&[&[3, 4], &[0, 1]]);
         let u = UNIT_ROUNDOFF;
-        assert!(f64::from(slope) > 2.0 * 3.0 * u * 5.0 && f64::from(slope) < 31.0 * u);
-        assert!(f64::from(base) > 3.0 * u * 25.0 && f64::from(base) < 76.0 * u);
+        assert!(f64::from(slope) > 7.0 * u * 5.0 && f64::from(slope) < 35.01 * u);
+        assert!(f64::from(base) > 7.0 * u * 12.5 && f64::from(base) < 87.51 * u);
     }
 }

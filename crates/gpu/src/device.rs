@@ -1,127 +1,27 @@
-//! The one thread that owns device and queue, so that nobody else ever waits inside the driver.
+//! Device and queue, and every way they fail as a [`BackendError`].
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::fmt::Display;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
+use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use clientele_kmeans::BackendError;
 use wgpu::{ErrorFilter, PollType};
 
-use crate::pipeline::answer::Answer;
-use crate::pipeline::assign::{AssignPipeline, Job};
+use crate::shaders::Flaw;
 use crate::{Fault, OpenOptions};
 
 /// A dispatch is cut to a fraction of a second on slow GPUs; software devices on a busy machine need the rest.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
 
+/// Submissions in flight, at most: a queue of many long dispatches looks like a hang to drivers.
+const MAX_IN_FLIGHT: usize = 8;
+
 /// Buffers of 4 GiB and more compute wrongly under Metal, and bindings stop at 2^31 - 1 bytes.
 const MAX_BINDING_BYTES: u64 = 512 << 20;
-
-/// The way to the device thread; dropping it ends the thread after the pass in hand.
-#[derive(Debug)]
-pub(crate) struct DeviceThread {
-    requests: Option<Sender<Request>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-enum Request {
-    Pass(Job, Sender<Result<Vec<Answer>, BackendError>>),
-    Arm(Fault),
-}
-
-impl DeviceThread {
-    /// Opens the device and compiles the shaders on a new thread. The error is what the driver said.
-    pub fn spawn(
-        adapter: wgpu::Adapter,
-        options: &OpenOptions,
-        faults_fired: Arc<AtomicU32>,
-    ) -> Result<Self, String> {
-        let (requests, incoming) = mpsc::channel();
-        let (opened, is_open) = mpsc::channel();
-        let options = options.clone();
-        let thread = thread::Builder::new()
-            .name("clientele-gpu".to_owned())
-            .spawn(move || {
-                let outcome = catch_unwind(AssertUnwindSafe(|| {
-                    let gpu = Gpu::open(&adapter, &options, faults_fired)?;
-                    let assign = AssignPipeline::new(&gpu, options.checked_shaders)
-                        .map_err(|error| error.to_string())?;
-                    Ok((gpu, assign))
-                }));
-                match outcome {
-                    Ok(Ok((gpu, assign))) => {
-                        let _ = opened.send(Ok(()));
-                        serve(&gpu, assign, incoming);
-                    }
-                    Ok(Err(reason)) => drop(opened.send(Err(reason))),
-                    Err(_) => drop(opened.send(Err("the driver panicked".to_owned()))),
-                }
-            })
-            .map_err(|error| error.to_string())?;
-        is_open
-            .recv()
-            .unwrap_or_else(|_| Err("the device thread ended".to_owned()))?;
-        Ok(Self {
-            requests: Some(requests),
-            thread: Some(thread),
-        })
-    }
-
-    /// Waits its turn and for the answers, one a candidate.
-    pub fn run(&self, job: Job) -> Result<Vec<Answer>, BackendError> {
-        let (reply, answer) = mpsc::channel();
-        self.send(Request::Pass(job, reply));
-        answer.recv().unwrap_or_else(|_| {
-            Err(BackendError::DeviceLost {
-                reason: "the device thread ended".to_owned(),
-            })
-        })
-    }
-
-    /// From now on, passes meet `fault`.
-    pub fn arm(&self, fault: Fault) {
-        self.send(Request::Arm(fault));
-    }
-
-    fn send(&self, request: Request) {
-        if let Some(requests) = &self.requests {
-            // If the thread is gone, so is the way back in the request, and whoever waits for an answer sees that.
-            let _ = requests.send(request);
-        }
-    }
-}
-
-impl Drop for DeviceThread {
-    fn drop(&mut self) {
-        self.requests = None;
-        if let Some(thread) = self.thread.take() {
-            // It has caught its panics; there is nothing to learn from the result.
-            let _ = thread.join();
-        }
-    }
-}
-
-fn serve(gpu: &Gpu, mut assign: AssignPipeline, incoming: Receiver<Request>) {
-    for request in incoming {
-        match request {
-            Request::Arm(fault) => gpu.armed.set(Some(fault)),
-            Request::Pass(job, reply) => {
-                let answer = gpu.check().and_then(|()| {
-                    // wgpu panics when the driver fails in the middle of a wait.
-                    catch_unwind(AssertUnwindSafe(|| assign.run(gpu, &job)))
-                        .unwrap_or_else(|_| Err(gpu.give_up(&"the driver panicked")))
-                });
-                gpu.count_pass();
-                let _ = reply.send(answer);
-            }
-        }
-    }
-}
 
 /// Device and queue, with every way they fail turned into a [`BackendError`].
 pub(crate) struct Gpu {
@@ -129,13 +29,17 @@ pub(crate) struct Gpu {
     pub queue: wgpu::Queue,
     /// Bytes of the largest buffer to bind.
     pub binding_bytes: u64,
+    /// What the device says about that.
+    allowed_binding_bytes: u64,
     health: Arc<Health>,
     armed: Cell<Option<Fault>>,
     faults_fired: Arc<AtomicU32>,
+    in_flight: RefCell<VecDeque<wgpu::SubmissionIndex>>,
 }
 
 impl Gpu {
-    fn open(
+    /// The error is what the driver said.
+    pub fn open(
         adapter: &wgpu::Adapter,
         options: &OpenOptions,
         faults_fired: Arc<AtomicU32>,
@@ -146,10 +50,11 @@ impl Gpu {
             .max_storage_buffer_binding_size
             .min(MAX_BINDING_BYTES);
         required_limits.max_buffer_size = offered.max_buffer_size.min(2 * MAX_BINDING_BYTES);
-        let binding_bytes = required_limits
+        let allowed_binding_bytes = required_limits
             .max_storage_buffer_binding_size
-            .min(required_limits.max_buffer_size)
-            .min(options.binding_limit_bytes.unwrap_or(u64::MAX));
+            .min(required_limits.max_buffer_size);
+        let binding_bytes =
+            allowed_binding_bytes.min(options.binding_limit_bytes.unwrap_or(u64::MAX));
         let request = adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("clientele"),
             required_limits,
@@ -169,9 +74,11 @@ impl Gpu {
             device,
             queue,
             binding_bytes,
+            allowed_binding_bytes,
             health,
             armed: Cell::new(None),
             faults_fired,
+            in_flight: RefCell::default(),
         })
     }
 
@@ -225,6 +132,14 @@ impl Gpu {
         is_mapped: bool,
     ) -> Result<wgpu::Buffer, BackendError> {
         self.refuse_if_armed(n_bytes)?;
+        if n_bytes > self.allowed_binding_bytes {
+            return Err(BackendError::OutOfMemory {
+                reason: format!(
+                    "{n_bytes} bytes at once, and {} are allowed",
+                    self.allowed_binding_bytes
+                ),
+            });
+        }
         self.guarded(|| {
             Ok(self.device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some(label),
@@ -241,10 +156,32 @@ impl Gpu {
             .create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some(label) })
     }
 
+    /// Submits, and waits for older work when there is very much of it.
+    pub fn submit(
+        &self,
+        encoder: wgpu::CommandEncoder,
+    ) -> Result<wgpu::SubmissionIndex, BackendError> {
+        let index = self.queue.submit([encoder.finish()]);
+        let mut in_flight = self.in_flight.borrow_mut();
+        in_flight.push_back(index.clone());
+        if in_flight.len() > MAX_IN_FLIGHT {
+            self.wait_for(in_flight.pop_front())?;
+        }
+        Ok(index)
+    }
+
     /// Waits until all submitted work is done. Nothing completes unless somebody waits.
     pub fn wait(&self) -> Result<(), BackendError> {
+        self.in_flight.borrow_mut().clear();
+        self.wait_for(None)
+    }
+
+    fn wait_for(
+        &self,
+        submission_index: Option<wgpu::SubmissionIndex>,
+    ) -> Result<(), BackendError> {
         let waited = self.device.poll(PollType::Wait {
-            submission_index: None,
+            submission_index,
             timeout: Some(ANSWER_TIMEOUT),
         });
         self.check()?;
@@ -254,12 +191,17 @@ impl Gpu {
         }
     }
 
-    /// Waits until a buffer is mapped.
+    /// Waits until a buffer is mapped that `last_use` was the last to use.
     pub fn wait_for_map(
         &self,
         mapped: &Receiver<Result<(), wgpu::BufferAsyncError>>,
+        last_use: &wgpu::SubmissionIndex,
     ) -> Result<(), BackendError> {
         let mut result = mapped.try_recv();
+        if result == Err(TryRecvError::Empty) {
+            self.wait_for(Some(last_use.clone()))?;
+            result = mapped.try_recv();
+        }
         if result == Err(TryRecvError::Empty) {
             self.wait()?;
             result = mapped.try_recv();
@@ -281,7 +223,24 @@ impl Gpu {
         }
     }
 
-    fn count_pass(&self) {
+    /// From now on, passes meet `fault`.
+    pub fn arm(&self, fault: Fault) {
+        self.armed.set(Some(fault));
+    }
+
+    /// The mistake that shaders are to be compiled with.
+    pub fn flaw(&self) -> Option<Flaw> {
+        match self.armed.get() {
+            Some(Fault::WrongShaders(flaw)) => {
+                self.faults_fired.fetch_add(1, Ordering::Relaxed);
+                Some(flaw)
+            }
+            _ => None,
+        }
+    }
+
+    /// One pass was answered.
+    pub fn count_pass(&self) {
         if let Some(Fault::LoseDeviceAfter { passes }) = self.armed.get() {
             let passes = passes.saturating_sub(1);
             self.armed.set(Some(Fault::LoseDeviceAfter { passes }));

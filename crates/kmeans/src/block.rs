@@ -12,9 +12,10 @@ use crate::{BLOCK_ROWS, GRID_LIMIT, LANES, MAX_FEATURES, Tiles};
 ///
 /// A block may hold its rows in another order than they were given in ([`Block::reorder`]); whatever is asked of all rows has the
 /// same answer in any order.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Block {
     id: u64,
+    serial: u64,
     n_rows: usize,
     n_features: usize,
     tiles: Tiles,
@@ -38,8 +39,12 @@ impl PartialEq for RowOrder {
     }
 }
 
-/// Numbers orders.
-static ORDERS: AtomicU64 = AtomicU64::new(1);
+/// Numbers blocks and orders of their rows.
+static SERIALS: AtomicU64 = AtomicU64::new(1);
+
+fn next_serial() -> u64 {
+    SERIALS.fetch_add(1, Ordering::Relaxed)
+}
 
 /// Rows that change places with each other only: few enough for the second-level cache, enough to find like with like.
 pub(crate) const SEGMENT_ROWS: usize = 4_096;
@@ -122,8 +127,10 @@ impl Block {
                 None => return Err(first_off_grid(tile_idx, tile)),
             }
         }
+        // Only uniqueness is asked of it.
         Ok(Self {
             id,
+            serial: next_serial(),
             n_rows,
             n_features,
             tiles,
@@ -143,7 +150,7 @@ impl Block {
             None => row,
         });
         let new_order = RowOrder {
-            id: ORDERS.fetch_add(1, Ordering::Relaxed),
+            id: next_serial(),
             given: given.collect(),
         };
         self.permute(order);
@@ -167,6 +174,7 @@ impl Block {
     }
 
     fn permute(&mut self, order: &[u16]) {
+        self.serial = next_serial();
         assert_eq!(order.len(), self.n_rows, "a place for each row");
         let n_features = self.n_features;
         let tile_len = n_features * LANES;
@@ -217,6 +225,12 @@ impl Block {
     /// Names the block within its run.
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Differs from that of every other block made in this process, so that a device knows whether it has these rows already. A clone
+    /// has the same rows and the same serial. Part of no answer and no comparison.
+    pub fn serial(&self) -> u64 {
+        self.serial
     }
 
     /// Rows held; the padding of the last tile does not count.
@@ -281,6 +295,16 @@ impl Block {
     pub fn size_bytes(&self) -> usize {
         (self.tiles.len() + self.tile_norms.len()) * size_of::<f32>()
             + self.keys.len() * size_of::<u64>()
+    }
+}
+
+/// The same rows under the same names; not the serial, which says only which making of a block it is.
+impl PartialEq for Block {
+    fn eq(&self, other: &Self) -> bool {
+        (self.id, self.n_rows, self.n_features) == (other.id, other.n_rows, other.n_features)
+            && self.keys == other.keys
+            && self.tiles == other.tiles
+            && self.order == other.order
     }
 }
 
@@ -365,6 +389,17 @@ mod tests {
             block.restore_order();
             assert_eq!((block.order_id(), &block), (0, &given));
         }
+    }
+
+    #[test]
+    fn each_block_made_has_its_own_serial_and_equal_blocks_are_equal() {
+        let make = || Block::from_rows(1, 1, &[5, 6], vec![8, 9]).unwrap();
+        let (a, b) = (make(), make());
+        assert_ne!(a.serial(), b.serial());
+        assert_eq!(a.serial(), a.clone().serial());
+        assert_eq!(a, b);
+        assert_ne!(a, Block::from_rows(1, 1, &[5, 7], vec![8, 9]).unwrap());
+        assert_ne!(a, Block::from_rows(1, 1, &[5, 6], vec![8, 0]).unwrap());
     }
 
     #[test]

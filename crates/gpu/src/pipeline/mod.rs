@@ -1,6 +1,5 @@
-//! The host side of each shader, under the shader's name.
+//! The host side of the shaders, a file for each and what they share.
 
-pub(crate) mod answer;
 pub(crate) mod assign;
 pub(crate) mod plan;
-mod transfer;
+pub(crate) mod transfer;

@@ -1,5 +1,6 @@
-//! Bytes to the device and back.
+//! Bytes to the device and back, and the buffers they lie in.
 
+use std::collections::VecDeque;
 use std::sync::mpsc::{self, Receiver};
 
 use clientele_kmeans::BackendError;
@@ -7,148 +8,201 @@ use wgpu::{BufferUsages, MapMode};
 
 use crate::device::Gpu;
 
-/// A device buffer that is replaced by a larger one when it must be.
-pub(super) struct Growing {
-    label: &'static str,
-    usage: BufferUsages,
-    buffer: Option<wgpu::Buffer>,
+/// What the device writes to and the CPU reads from, or the other way round, or only the device.
+pub(crate) const ON_DEVICE: BufferUsages = BufferUsages::STORAGE
+    .union(BufferUsages::COPY_DST)
+    .union(BufferUsages::COPY_SRC);
+
+/// Buffers kept for later, at most; the oldest goes first.
+const MAX_IDLE: usize = 48;
+
+/// Staging buffers: one is filled while another is copied from, and one more so that two threads can fill.
+const N_STAGING: usize = 3;
+
+/// Device buffers that nobody uses at the moment. Making one costs more than a pass over few rows.
+#[derive(Default)]
+pub(crate) struct Pool {
+    idle: Vec<wgpu::Buffer>,
 }
 
-impl Growing {
-    pub fn new(label: &'static str, usage: BufferUsages) -> Self {
-        Self {
-            label,
-            usage,
-            buffer: None,
+impl Pool {
+    /// A buffer of `n_bytes` or up to twice as many, with anything in it.
+    pub fn take(
+        &mut self,
+        gpu: &Gpu,
+        label: &'static str,
+        n_bytes: u64,
+    ) -> Result<wgpu::Buffer, BackendError> {
+        let fitting = self
+            .idle
+            .iter()
+            .position(|b| (n_bytes..=2 * n_bytes).contains(&b.size()));
+        match fitting {
+            Some(idx) => Ok(self.idle.remove(idx)),
+            None => gpu.create_buffer(label, n_bytes, ON_DEVICE, false),
         }
     }
 
-    /// A buffer of `n_bytes` or more; what an earlier one held is lost when it grows.
-    pub fn at_least(&mut self, gpu: &Gpu, n_bytes: u64) -> Result<wgpu::Buffer, BackendError> {
-        if let Some(buffer) = self.buffer.as_ref().filter(|b| b.size() >= n_bytes) {
-            return Ok(buffer.clone());
+    /// Takes a buffer back.
+    pub fn put(&mut self, buffer: wgpu::Buffer) {
+        if self.idle.len() >= MAX_IDLE {
+            self.idle.remove(0);
         }
-        // Let go of the old one first: both may not fit.
-        self.buffer = None;
-        let buffer = gpu.create_buffer(self.label, n_bytes, self.usage, false)?;
-        self.buffer = Some(buffer.clone());
-        Ok(buffer)
+        self.idle.push(buffer);
     }
 
     /// Gives the memory back.
     pub fn release(&mut self) {
-        self.buffer = None;
+        self.idle.clear();
     }
-}
-
-/// A buffer that the CPU fills and the device copies from. It is mapped again as soon as the device is done with it, so that
-/// its pages are touched for the first time only once: twice as fast as `Queue::write_buffer`.
-#[derive(Default)]
-pub(super) struct Upload {
-    idle: Option<(wgpu::Buffer, Receiver<MapResult>)>,
 }
 
 type MapResult = Result<(), wgpu::BufferAsyncError>;
 
-impl Upload {
-    /// Copies each slice to the start of its buffer; lengths are multiples of 4 bytes.
-    pub fn write(
-        &mut self,
-        gpu: &Gpu,
-        parts: &[(&[u8], &wgpu::Buffer)],
-    ) -> Result<(), BackendError> {
-        let n_bytes = parts.iter().map(|(bytes, _)| bytes.len() as u64).sum();
-        let staging = self.mapped(gpu, n_bytes)?;
-        let mut encoder = gpu.encoder("upload");
-        let mut offset = 0;
-        for (bytes, target) in parts {
-            let end = offset + bytes.len() as u64;
-            staging
-                .get_mapped_range_mut(offset..end)
-                .map_err(|error| gpu.give_up(&error))?
-                .copy_from_slice(bytes);
-            encoder.copy_buffer_to_buffer(&staging, offset, target, 0, end - offset);
-            offset = end;
-        }
-        staging.unmap();
-        gpu.queue.submit([encoder.finish()]);
-        let mapped = map(&staging, MapMode::Write, staging.size());
-        self.idle = Some((staging, mapped));
-        Ok(())
-    }
-
-    /// Gives the memory back.
-    pub fn release(&mut self) {
-        self.idle = None;
-    }
-
-    fn mapped(&mut self, gpu: &Gpu, n_bytes: u64) -> Result<wgpu::Buffer, BackendError> {
-        match self.idle.take() {
-            Some((buffer, mapped)) if buffer.size() >= n_bytes => {
-                gpu.wait_for_map(&mapped)?;
-                Ok(buffer)
-            }
-            _ => gpu.create_buffer(
-                "upload",
-                n_bytes,
-                BufferUsages::MAP_WRITE | BufferUsages::COPY_SRC,
-                true,
-            ),
-        }
-    }
+/// A buffer on its way back to the CPU.
+struct InUse {
+    buffer: wgpu::Buffer,
+    mapped: Receiver<MapResult>,
+    last_use: wgpu::SubmissionIndex,
 }
 
-/// A buffer that the device copies to and the CPU reads.
-pub(super) struct Download {
-    staging: Growing,
+/// Buffers that a CPU thread fills and the device copies from. Each is mapped again as soon as the device is done with it, so that
+/// its pages are touched for the first time only once: twice as fast as `Queue::write_buffer`.
+#[derive(Default)]
+pub(crate) struct Staging {
+    idle: Vec<wgpu::Buffer>,
+    in_use: VecDeque<InUse>,
+    n_lent: usize,
+}
+
+impl Staging {
+    /// A mapped buffer of `n_bytes` or more; waits for the device if need be. `None`: all are lent.
+    pub fn lend(&mut self, gpu: &Gpu, n_bytes: u64) -> Result<Option<wgpu::Buffer>, BackendError> {
+        if self.idle.is_empty() && self.n_lent + self.in_use.len() >= N_STAGING {
+            let Some(oldest) = self.in_use.pop_front() else {
+                return Ok(None);
+            };
+            gpu.wait_for_map(&oldest.mapped, &oldest.last_use)?;
+            self.idle.push(oldest.buffer);
+        }
+        let buffer = match self.idle.pop().filter(|b| b.size() >= n_bytes) {
+            Some(buffer) => buffer,
+            None => {
+                let usage = BufferUsages::MAP_WRITE | BufferUsages::COPY_SRC;
+                gpu.create_buffer("staging", n_bytes, usage, true)?
+            }
+        };
+        self.n_lent += 1;
+        Ok(Some(buffer))
+    }
+
+    /// Takes a buffer back that `last_use` copies from.
+    pub fn take_back(&mut self, buffer: wgpu::Buffer, last_use: wgpu::SubmissionIndex) {
+        self.n_lent -= 1;
+        let mapped = map(&buffer, MapMode::Write, buffer.size());
+        self.in_use.push_back(InUse {
+            buffer,
+            mapped,
+            last_use,
+        });
+    }
+
+    /// A buffer that was lent does not come back.
+    pub fn write_off(&mut self) {
+        self.n_lent -= 1;
+    }
+
+    /// Gives the memory back, except what is lent.
+    pub fn release(&mut self) {
+        self.idle.clear();
+        self.in_use.clear();
+    }
 }
 
 /// Bytes of a device buffer; both ends are multiples of 4.
-pub(super) struct Region<'a> {
+pub(crate) struct Region<'a> {
     pub buffer: &'a wgpu::Buffer,
     pub offset: u64,
     pub n_bytes: u64,
 }
 
-impl Download {
-    pub fn new() -> Self {
-        let usage = BufferUsages::MAP_READ | BufferUsages::COPY_DST;
+impl<'a> Region<'a> {
+    /// `words` of `buffer`.
+    pub fn words(buffer: &'a wgpu::Buffer, words: std::ops::Range<usize>) -> Self {
         Self {
-            staging: Growing::new("download", usage),
+            buffer,
+            offset: 4 * words.start as u64,
+            n_bytes: 4 * words.len() as u64,
         }
     }
+}
 
-    /// Waits for all work submitted so far and hands the regions, one after the other, to `parse`.
-    pub fn read<T>(
-        &mut self,
-        gpu: &Gpu,
-        regions: &[Region],
-        parse: impl FnOnce(&[u8]) -> T,
-    ) -> Result<T, BackendError> {
-        let n_bytes = regions.iter().map(|region| region.n_bytes).sum();
-        let staging = self.staging.at_least(gpu, n_bytes)?;
+/// A buffer that the device copies to and the CPU reads.
+#[derive(Default)]
+pub(crate) struct Download {
+    staging: Option<wgpu::Buffer>,
+}
+
+impl Download {
+    /// Waits for all work submitted so far; the words of each region.
+    pub fn read(&mut self, gpu: &Gpu, regions: &[Region]) -> Result<Vec<Vec<u32>>, BackendError> {
+        let n_bytes = regions
+            .iter()
+            .map(|region| region.n_bytes)
+            .sum::<u64>()
+            .max(4);
+        let staging = match self.staging.take().filter(|b| b.size() >= n_bytes) {
+            Some(staging) => staging,
+            None => {
+                let usage = BufferUsages::MAP_READ | BufferUsages::COPY_DST;
+                gpu.create_buffer("download", n_bytes, usage, false)?
+            }
+        };
         let mut encoder = gpu.encoder("download");
         let mut at = 0;
-        for region in regions {
-            let (buffer, offset) = (region.buffer, region.offset);
-            encoder.copy_buffer_to_buffer(buffer, offset, &staging, at, region.n_bytes);
+        for region in regions.iter().filter(|region| region.n_bytes > 0) {
+            encoder.copy_buffer_to_buffer(
+                region.buffer,
+                region.offset,
+                &staging,
+                at,
+                region.n_bytes,
+            );
             at += region.n_bytes;
         }
-        gpu.queue.submit([encoder.finish()]);
-        gpu.wait_for_map(&map(&staging, MapMode::Read, n_bytes))?;
-        let parsed = {
+        let last_use = gpu.submit(encoder)?;
+        gpu.wait_for_map(&map(&staging, MapMode::Read, n_bytes), &last_use)?;
+        let words = {
             let view = staging
                 .get_mapped_range(..n_bytes)
                 .map_err(|error| gpu.give_up(&error))?;
-            parse(&view)
+            let mut rest: &[u8] = &view;
+            let mut words = Vec::with_capacity(regions.len());
+            for region in regions {
+                let n = usize::try_from(region.n_bytes)
+                    .unwrap_or(usize::MAX)
+                    .min(rest.len());
+                let (taken, left) = rest.split_at(n);
+                words.push(
+                    taken
+                        .as_chunks()
+                        .0
+                        .iter()
+                        .map(|&word| u32::from_le_bytes(word))
+                        .collect(),
+                );
+                rest = left;
+            }
+            words
         };
         staging.unmap();
-        Ok(parsed)
+        self.staging = Some(staging);
+        Ok(words)
     }
 
     /// Gives the memory back.
     pub fn release(&mut self) {
-        self.staging.release();
+        self.staging = None;
     }
 }
 

@@ -2,4 +2,5 @@
 
 mod faults;
 mod parity;
+mod passes;
 mod problem;

@@ -1,7 +1,16 @@
 //! What the tests share: a device or a reason to skip, problems, and the definition to compare with.
 
+use std::sync::OnceLock;
+
 use clientele_gpu::{GpuBackend, OpenOptions};
+use clientele_kmeans::cpu::CpuBackend;
 use clientele_kmeans::{Backend, Block, BlockLabels, Centroids, reference};
+
+/// One device for all tests that do nothing to it, so that each shader is compiled once.
+pub fn shared() -> Option<&'static GpuBackend> {
+    static SHARED: OnceLock<Option<GpuBackend>> = OnceLock::new();
+    SHARED.get_or_init(|| open(OpenOptions::default())).as_ref()
+}
 
 /// Opens an adapter, software ones included. Without one, prints why and answers `None`, or fails if the environment says
 /// `CLIENTELE_REQUIRE_GPU=1`.
@@ -82,13 +91,25 @@ impl Problem {
         labels.into_iter().map(|label| label as u16).collect()
     }
 
-    /// Asks `backend` and compares with the definition: what differs, in words, and the share of rows it settled exactly.
+    /// Asks `backend` and compares with the definition and with the CPU's kernels: what differs, in words, and the share of rows it
+    /// settled exactly.
     pub fn compare(&self, backend: &dyn Backend, spoil: Option<usize>) -> Result<f64, String> {
         let mut labels = BlockLabels::default();
         let partials = backend
             .pass(&self.block, &self.candidates, Some(&mut labels))
             .map_err(|error| error.to_string())?;
         let mut n_rechecked = 0;
+        let mut cpu_labels = BlockLabels::default();
+        let by_cpu = CpuBackend::new()
+            .pass(&self.block, &self.candidates, Some(&mut cpu_labels))
+            .map_err(|error| error.to_string())?;
+        for (idx, (partial, by_cpu)) in partials.iter().zip(&by_cpu).enumerate() {
+            let is_same = (&partial.counts, &partial.sums) == (&by_cpu.counts, &by_cpu.sums)
+                && labels.by_candidate[idx] == cpu_labels.by_candidate[idx];
+            if !is_same {
+                return Err(format!("candidate {idx}: differs from the CPU"));
+            }
+        }
         for (idx, (candidate, partial)) in self.candidates.iter().zip(&partials).enumerate() {
             let mut expected = self.true_labels(candidate);
             if let Some(row_idx) = spoil {

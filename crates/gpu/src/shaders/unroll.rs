@@ -1,0 +1,393 @@
+//! The unrolled pieces of `shaders/assign.wgsl`.
+
+use std::fmt::{self, Write};
+
+/// Features that are read and used together: the sums of a window are a multiple of them.
+pub const FEATURE_CHUNK: usize = 8;
+
+/// Where an invocation has the values of its rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rows {
+    /// In `x0`, `x1`, ...
+    InRegisters,
+    /// In `rows`, from `first_vector`.
+    InStorage,
+}
+
+/// What the text is unrolled for.
+pub(super) struct Unrolled {
+    pub n_features: usize,
+    /// Rows of an invocation.
+    pub lanes: usize,
+    /// Vectors of one feature of a tile.
+    pub line: usize,
+    pub rows: Rows,
+    pub wants_labels: bool,
+    /// Scores are squares of differences, to see that this is noticed.
+    pub is_difference: bool,
+}
+
+impl Unrolled {
+    /// The text that replaces `//@ what`.
+    ///
+    /// # Panics
+    /// When the template asks for something else.
+    pub fn text(&self, what: &str) -> String {
+        let mut text = String::new();
+        let written = match what {
+            "label binding" => self.label_binding(&mut text),
+            "value of a lane" => self.value_of_a_lane(&mut text),
+            "is_row" => self.is_row(&mut text),
+            "rows" => self.rows(&mut text),
+            "tile of 8" => self.tile(&mut text, 8),
+            "tile of 4" => self.tile(&mut text, 4),
+            "write labels" => self.write_labels(&mut text),
+            "count uncertain" => self.each_lane(&mut text, "unsettled", |lane| {
+                format!("label{lane} = atomicAdd(&n_uncertain, 1u);")
+            }),
+            "list uncertain" => self.each_lane(&mut text, "unsettled", |lane| {
+                let idx = self.lane_idx(lane);
+                format!(
+                    "list_uncertain(candidate_idx, group.first_row + first_row + {idx}u, first_vector, {idx}u, \
+                     reserved_entry + label{lane});"
+                )
+            }),
+            "count certain" => self.each_lane(&mut text, "certain", |lane| {
+                format!("atomicAdd(&slab_counts[label{lane}], 1u);")
+            }),
+            "sum" => self.sum(&mut text),
+            "sum straight" => self.each_lane(&mut text, "certain", |lane| {
+                let idx = self.lane_idx(lane);
+                format!("sum_one(candidate, first_vector, {idx}u, label{lane});")
+            }),
+            other => unreachable!("shaders/assign.wgsl asks for `{other}`"),
+        };
+        // Writing to a string does not fail.
+        written.unwrap_or_default();
+        text
+    }
+
+    fn label_binding(&self, out: &mut String) -> fmt::Result {
+        if self.wants_labels {
+            writeln!(
+                out,
+                "// [n_candidates x label_stride]; those of uncertain rows mean nothing."
+            )?;
+            writeln!(
+                out,
+                "@group(0) @binding(8) var<storage, read_write> labels: array<u32>;"
+            )?;
+        }
+        Ok(())
+    }
+
+    fn value_of_a_lane(&self, out: &mut String) -> fmt::Result {
+        let component = if self.lanes == 1 { "" } else { "[lane]" };
+        writeln!(
+            out,
+            "fn value(vector: u32, lane: u32) -> f32 {{ return rows[vector]{component}; }}"
+        )
+    }
+
+    fn is_row(&self, out: &mut String) -> fmt::Result {
+        let own: Vec<String> = (0..self.lanes).map(|lane| format!("{lane}u")).collect();
+        let own = own.join(", ");
+        writeln!(
+            out,
+            "let is_row = Indices(first_row) + Indices({own}) < Indices(group.n_rows);"
+        )
+    }
+
+    fn rows(&self, out: &mut String) -> fmt::Result {
+        if self.rows == Rows::InRegisters {
+            for f in 0..self.n_features {
+                writeln!(out, "let x{f} = rows[first_vector + {}u];", f * self.line)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Scores of `width` clusters, then what they change about the best.
+    fn tile(&self, out: &mut String, width: usize) -> fmt::Result {
+        let vectors = width / 4;
+        for v in 0..vectors {
+            writeln!(out, "let bias{v} = centroids[at + {v}u];")?;
+        }
+        for j in 0..width {
+            match self.is_difference {
+                false => writeln!(out, "var s{j} = Rows(bias{}.{});", j / 4, component(j % 4))?,
+                true => writeln!(
+                    out,
+                    "var s{j} = Rows(0.0 * bias{}.{});",
+                    j / 4,
+                    component(j % 4)
+                )?,
+            }
+        }
+        match self.rows {
+            Rows::InRegisters => {
+                for f in 0..self.n_features {
+                    self.feature(
+                        out,
+                        "",
+                        width,
+                        &format!("x{f}"),
+                        f,
+                        &format!("at + {}u", vectors * (f + 1)),
+                    )?;
+                }
+                writeln!(out, "at += {}u;", vectors * (self.n_features + 1))?;
+            }
+            Rows::InStorage => self.features_from_storage(out, width)?,
+        }
+        self.track(out, width)
+    }
+
+    fn features_from_storage(&self, out: &mut String, width: usize) -> fmt::Result {
+        let vectors = width / 4;
+        let n_unrolled = self.n_features / FEATURE_CHUNK * FEATURE_CHUNK;
+        writeln!(out, "at += {vectors}u;")?;
+        writeln!(out, "var vector = first_vector;")?;
+        writeln!(
+            out,
+            "for (var f = 0u; f < {n_unrolled}u; f += {FEATURE_CHUNK}u) {{"
+        )?;
+        self.chunk_from_storage(out, "    ", width, FEATURE_CHUNK)?;
+        writeln!(out, "}}")?;
+        if self.n_features > n_unrolled {
+            self.chunk_from_storage(out, "", width, self.n_features - n_unrolled)?;
+        }
+        Ok(())
+    }
+
+    fn chunk_from_storage(
+        &self,
+        out: &mut String,
+        indent: &str,
+        width: usize,
+        n: usize,
+    ) -> fmt::Result {
+        let vectors = width / 4;
+        for f in 0..n {
+            writeln!(out, "{indent}let x{f} = rows[vector + {}u];", f * self.line)?;
+        }
+        for f in 0..n {
+            self.feature(
+                out,
+                indent,
+                width,
+                &format!("x{f}"),
+                f,
+                &format!("at + {}u", vectors * f),
+            )?;
+        }
+        writeln!(out, "{indent}vector += {}u;", n * self.line)?;
+        writeln!(out, "{indent}at += {}u;", n * vectors)
+    }
+
+    /// Adds one feature to the scores; its centroid values begin at `at`.
+    fn feature(
+        &self,
+        out: &mut String,
+        indent: &str,
+        width: usize,
+        x: &str,
+        f: usize,
+        at: &str,
+    ) -> fmt::Result {
+        for v in 0..width / 4 {
+            let offset = if v == 0 {
+                String::new()
+            } else {
+                format!(" + {v}u")
+            };
+            writeln!(out, "{indent}let c{f}_{v} = centroids[{at}{offset}];")?;
+        }
+        for j in 0..width {
+            let c = format!("Rows(c{f}_{}.{})", j / 4, component(j % 4));
+            match self.is_difference {
+                false => writeln!(out, "{indent}s{j} = fma({x}, {c}, s{j});")?,
+                true => writeln!(out, "{indent}s{j} = fma({x} + {c}, {x} + {c}, s{j});")?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Best score, its cluster, and whether another comes near, a row at a time. Three bits of comparisons give the cluster:
+    /// conditions live in scalar registers on much hardware, and logic on them costs no vector instruction. Two clusters that are
+    /// near spoil the bits, but then the row is in doubt and its label means nothing.
+    fn track(&self, out: &mut String, width: usize) -> fmt::Result {
+        for lane in self.lane_names() {
+            let least = (0..width).fold(format!("best{lane}"), |least, j| {
+                format!("min({least}, s{j}{lane})")
+            });
+            writeln!(out, "{{")?;
+            writeln!(out, "    let least = {least};")?;
+            writeln!(out, "    let near = least + bound;")?;
+            writeln!(out, "    var seen = best{lane} <= near;")?;
+            writeln!(out, "    var twice = doubt{lane} & seen;")?;
+            for j in 0..width {
+                writeln!(out, "    let n{j} = s{j}{lane} <= near;")?;
+                writeln!(out, "    twice = twice | (seen & n{j});")?;
+                writeln!(out, "    seen = seen | n{j};")?;
+            }
+            let any = |is_wanted: &dyn Fn(usize) -> bool| {
+                let near = (0..width)
+                    .filter(|&j| is_wanted(j))
+                    .map(|j| format!("n{j}"));
+                near.collect::<Vec<_>>().join(" | ")
+            };
+            let bits: Vec<String> = (0..width.ilog2())
+                .map(|bit| format!("select(0u, {}u, {})", 1 << bit, any(&|j| j >> bit & 1 == 1)))
+                .collect();
+            writeln!(out, "    let nearest = {};", bits.join(" + "))?;
+            writeln!(
+                out,
+                "    label{lane} = select(label{lane}, nearest + first_cluster, {});",
+                any(&|_| true)
+            )?;
+            writeln!(out, "    best{lane} = least;")?;
+            writeln!(out, "    doubt{lane} = twice;")?;
+            writeln!(out, "}}")?;
+        }
+        Ok(())
+    }
+
+    fn write_labels(&self, out: &mut String) -> fmt::Result {
+        if !self.wants_labels {
+            return Ok(());
+        }
+        writeln!(
+            out,
+            "let first_label = candidate_idx * params.label_stride + group.first_row + first_row;"
+        )?;
+        self.each_lane(out, "is_row", |lane| {
+            format!(
+                "labels[first_label + {}u] = label{lane};",
+                self.lane_idx(lane)
+            )
+        })
+    }
+
+    /// Adds the certain rows to the sums of the window from `first`.
+    fn sum(&self, out: &mut String) -> fmt::Result {
+        match self.rows {
+            Rows::InRegisters => {
+                for begin in (0..self.n_features).step_by(FEATURE_CHUNK) {
+                    let end = (begin + FEATURE_CHUNK).min(self.n_features);
+                    let is_only = self.n_features <= FEATURE_CHUNK;
+                    if !is_only {
+                        writeln!(
+                            out,
+                            "if (first <= {begin}u && {begin}u < first + candidate.window) {{"
+                        )?;
+                    }
+                    let indent = if is_only { "" } else { "    " };
+                    self.add_chunk(out, indent, begin..end, &format!("{begin}u - first"))?;
+                    if !is_only {
+                        writeln!(out, "}}")?;
+                    }
+                }
+                Ok(())
+            }
+            Rows::InStorage => {
+                let rest = self.n_features % FEATURE_CHUNK;
+                writeln!(
+                    out,
+                    "let last = min(first + candidate.window, {}u);",
+                    self.n_features - rest
+                )?;
+                writeln!(
+                    out,
+                    "for (var f = first; f < last; f += {FEATURE_CHUNK}u) {{"
+                )?;
+                writeln!(out, "    let vector = first_vector + f * LINE;")?;
+                self.load_chunk(out, "    ", FEATURE_CHUNK)?;
+                self.add_chunk(out, "    ", 0..FEATURE_CHUNK, "f - first")?;
+                writeln!(out, "}}")?;
+                if rest > 0 {
+                    writeln!(
+                        out,
+                        "if (first + candidate.window > {}u) {{",
+                        self.n_features - rest
+                    )?;
+                    writeln!(
+                        out,
+                        "    let vector = first_vector + {}u;",
+                        (self.n_features - rest) * self.line
+                    )?;
+                    self.load_chunk(out, "    ", rest)?;
+                    self.add_chunk(
+                        out,
+                        "    ",
+                        0..rest,
+                        &format!("{}u - first", self.n_features - rest),
+                    )?;
+                    writeln!(out, "}}")?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn load_chunk(&self, out: &mut String, indent: &str, n: usize) -> fmt::Result {
+        for f in 0..n {
+            writeln!(out, "{indent}let x{f} = rows[vector + {}u];", f * self.line)?;
+        }
+        Ok(())
+    }
+
+    /// `offset`: where in the slab's row of a cluster the first of `features` goes.
+    fn add_chunk(
+        &self,
+        out: &mut String,
+        indent: &str,
+        features: std::ops::Range<usize>,
+        offset: &str,
+    ) -> fmt::Result {
+        for lane in self.lane_names() {
+            writeln!(out, "{indent}if (certain{lane}) {{")?;
+            writeln!(out, "{indent}    let cell = cells{lane} + {offset};")?;
+            for (i, f) in features.clone().enumerate() {
+                writeln!(
+                    out,
+                    "{indent}    atomicAdd(&slab[cell + {i}u], bitcast<u32>(x{f}{lane} + ROUNDER));"
+                )?;
+            }
+            writeln!(out, "{indent}}}")?;
+        }
+        Ok(())
+    }
+
+    fn each_lane(
+        &self,
+        out: &mut String,
+        condition: &str,
+        action: impl Fn(&str) -> String,
+    ) -> fmt::Result {
+        for lane in self.lane_names() {
+            writeln!(out, "if ({condition}{lane}) {{ {} }}", action(lane))?;
+        }
+        Ok(())
+    }
+
+    /// How the rows of an invocation are named after a vector of them.
+    fn lane_names(&self) -> &'static [&'static str] {
+        match self.lanes {
+            1 => &[""],
+            2 => &[".x", ".y"],
+            _ => &[".x", ".y", ".z", ".w"],
+        }
+    }
+
+    fn lane_idx(&self, name: &str) -> usize {
+        self.lane_names()
+            .iter()
+            .position(|&n| n == name)
+            .unwrap_or(0)
+    }
+}
+
+fn component(idx: usize) -> char {
+    ['x', 'y', 'z', 'w'][idx]
+}
