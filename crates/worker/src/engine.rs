@@ -1,21 +1,23 @@
-//! The processors of one worker: a GPU if there is one, the CPU always.
+//! The processors of one worker: GPUs if there are any that pay, the CPU always.
 
-use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
-use clientele_gpu::{Fault, GpuBackend, OpenError, OpenOptions};
+use clientele_gpu::{Fault, GpuBackend, GpuPass, OpenError, OpenOptions};
 use clientele_kmeans::cpu::{CpuBackend, Kernel};
 use clientele_kmeans::{Backend, BackendError, Block, Centroids, Partial};
 use clientele_protocol::RowsBy;
 
+use crate::probe;
+
 /// What may compute passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum BackendChoice {
-    /// A real GPU if there is one, else the CPU.
+    /// Real GPUs, the CPU, or all together, by what a short probe measures.
     #[default]
     Auto,
-    /// A GPU, a software one too; none is an error.
+    /// GPUs, software ones where there are no others; none is an error.
     Gpu,
     /// The CPU.
     Cpu,
@@ -36,55 +38,84 @@ pub struct EngineOptions {
     pub fault: Option<Fault>,
 }
 
-/// Computes passes on the best processor that works, with the same bits on each.
-pub struct Engine {
-    gpu: Option<GpuBackend>,
-    gpu_lost: AtomicBool,
-    cpu: CpuBackend,
-    /// Blocks that the GPU was asked for and the CPU finished.
-    n_rescued: AtomicU64,
+/// One GPU, for as long as it works.
+pub struct Gpu {
+    backend: GpuBackend,
+    is_lost: AtomicBool,
     /// Whether it has been said that blocks do not fit.
     said_too_large: AtomicBool,
-    ran: Mutex<BTreeMap<String, u64>>,
 }
 
+/// Processors that compute passes, with the same bits on each.
+pub struct Engine {
+    gpus: Vec<Gpu>,
+    /// The CPU takes part even while GPUs work.
+    cpu_helps: bool,
+    cpu: CpuBackend,
+    /// Blocks that a GPU was asked for and the CPU finished.
+    n_rescued: AtomicU64,
+    ran: Mutex<BTreeMap<String, u64>>,
+    /// Blocks that jobs have given to GPUs, by job.
+    given: Mutex<BTreeMap<JobNo, BTreeSet<u64>>>,
+    /// Read by passes on GPUs, written by who makes them forget blocks.
+    in_passes: RwLock<()>,
+}
+
+/// Names a job among those of an engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct JobNo(u64);
+
 impl Engine {
-    /// Opens what `options` ask for.
+    /// Opens what `options` ask for; the CPU will work with `n_threads`.
     ///
     /// # Errors
     /// [`OpenError`] when a GPU was asked for and there is none. One that fails its self-test is not used, and that is said.
-    pub fn open(options: &EngineOptions) -> Result<Self, OpenError> {
+    pub fn open(options: &EngineOptions, n_threads: usize) -> Result<Self, OpenError> {
         let cpu = options
             .kernel
             .and_then(CpuBackend::with_kernel)
             .unwrap_or_default();
-        let gpu = match (options.backend, open_gpu(options)) {
-            (BackendChoice::Cpu, _) => None,
-            (_, Some(Ok(gpu))) => Some(gpu),
-            (_, Some(Err(error @ OpenError::SelfTest { .. }))) => {
+        let mut gpus = match (options.backend, open_gpus(options)) {
+            (BackendChoice::Cpu, _) => Vec::new(),
+            (_, Ok(gpus)) => gpus,
+            (_, Err(error @ OpenError::SelfTest { .. })) => {
                 tracing::warn!(%error, "the GPU computes wrongly and is not used; the CPU is");
-                None
+                Vec::new()
             }
-            (BackendChoice::Gpu, Some(Err(error))) => return Err(error),
-            (_, other) => {
-                tracing::debug!(?other, "no GPU; the CPU is used");
-                None
+            (BackendChoice::Gpu, Err(error)) => return Err(error),
+            (_, Err(error)) => {
+                tracing::debug!(%error, "no GPU; the CPU is used");
+                Vec::new()
             }
         };
+        let mut cpu_helps = gpus.is_empty();
+        if options.backend == BackendChoice::Auto && !gpus.is_empty() {
+            let verdict = probe::judge(&cpu, n_threads, &gpus);
+            tracing::info!("backend auto: {verdict}");
+            cpu_helps = verdict.cpu_takes_part;
+            let mut takes_part = verdict.gpus_take_part.iter();
+            gpus.retain(|_| takes_part.next().is_some_and(|takes_part| *takes_part));
+        }
+        let gpus = gpus.into_iter().map(|backend| Gpu {
+            backend,
+            is_lost: AtomicBool::new(false),
+            said_too_large: AtomicBool::new(false),
+        });
         Ok(Self {
-            gpu,
-            gpu_lost: AtomicBool::new(false),
+            gpus: gpus.collect(),
+            cpu_helps,
             cpu,
             n_rescued: AtomicU64::new(0),
-            said_too_large: AtomicBool::new(false),
-            ran: Mutex::new(BTreeMap::new()),
+            ran: Mutex::default(),
+            given: Mutex::default(),
+            in_passes: RwLock::default(),
         })
     }
 
-    /// What computes, for people: the GPU first, if there is one.
+    /// What computes, for people: GPUs first, if there are any.
     pub fn devices(&self) -> Vec<String> {
-        let gpu = self.gpu.as_ref().map(GpuBackend::name);
-        gpu.into_iter().chain([self.cpu.name()]).collect()
+        let gpus = self.gpus.iter().map(|gpu| gpu.backend.name());
+        gpus.chain([self.cpu.name()]).collect()
     }
 
     /// The CPU's kernels, for what is settled there in any case.
@@ -92,30 +123,24 @@ impl Engine {
         &self.cpu
     }
 
-    /// Whether passes run on a GPU at the moment.
-    pub fn is_gpu(&self) -> bool {
-        self.gpu.is_some() && !self.gpu_lost.load(Ordering::Relaxed)
+    /// The GPUs that work.
+    pub fn gpus(&self) -> Vec<&Gpu> {
+        let works = |gpu: &&Gpu| !gpu.is_lost.load(Ordering::Relaxed);
+        self.gpus.iter().filter(works).collect()
     }
 
-    /// Blocks that the GPU could not finish and the CPU did, since the last call.
+    /// Whether the CPU should compute passes: as told, or because no GPU works.
+    pub fn cpu_helps(&self) -> bool {
+        self.cpu_helps || self.gpus().is_empty()
+    }
+
+    /// Blocks that GPUs could not finish and the CPU did, since the last call.
     pub fn take_rescued(&self) -> u64 {
         self.n_rescued.swap(0, Ordering::Relaxed)
     }
 
-    /// One partial a candidate over all rows of `block`.
-    pub fn pass(&self, block: &Block, candidates: &[Centroids]) -> Vec<Partial> {
-        if let Some(gpu) = &self.gpu
-            && !self.gpu_lost.load(Ordering::Relaxed)
-        {
-            match gpu.pass(block, candidates, None) {
-                Ok(partials) => {
-                    self.note(gpu.name(), block.n_rows() as u64);
-                    return partials;
-                }
-                Err(error) => self.give_up(&error),
-            }
-        }
-        self.note_cpu(block.n_rows() as u64);
+    /// One partial a candidate over all rows of `block`, by the CPU and without memory of earlier passes.
+    pub fn pass_plain(&self, block: &Block, candidates: &[Centroids]) -> Vec<Partial> {
         self.cpu
             .pass(block, candidates, None)
             .expect("the CPU neither gets lost nor runs out of device memory")
@@ -123,31 +148,10 @@ impl Engine {
 
     /// The rows each backend went over since the last call.
     pub fn take_ran(&self) -> Vec<RowsBy> {
-        let ran = std::mem::take(
-            &mut *self
-                .ran
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner),
-        );
+        let ran = std::mem::take(&mut *lock(&self.ran));
         ran.into_iter()
             .map(|(backend, n_rows)| RowsBy { backend, n_rows })
             .collect()
-    }
-
-    fn give_up(&self, error: &BackendError) {
-        self.n_rescued.fetch_add(1, Ordering::Relaxed);
-        match error {
-            BackendError::DeviceLost { .. } => {
-                if !self.gpu_lost.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(%error, "the GPU is lost; the CPU goes on, with the same result");
-                }
-            }
-            BackendError::OutOfMemory { .. } => {
-                if !self.said_too_large.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(%error, "a block does not fit on the GPU; the CPU computes it, with the same result");
-                }
-            }
-        }
     }
 
     /// The CPU has answered for these rows.
@@ -155,26 +159,98 @@ impl Engine {
         self.note(self.cpu.name(), n_rows);
     }
 
+    /// `gpu` has answered for these rows.
+    pub fn note_gpu(&self, gpu: &Gpu, n_rows: u64) {
+        self.note(gpu.backend.name(), n_rows);
+    }
+
+    /// `gpu` could not go on; the CPU has these blocks of it to do.
+    pub fn give_up(&self, gpu: &Gpu, error: &BackendError, n_blocks: usize) {
+        self.n_rescued.fetch_add(n_blocks as u64, Ordering::Relaxed);
+        match error {
+            BackendError::DeviceLost { .. } => {
+                if !gpu.is_lost.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(%error, "the GPU is lost; the CPU goes on, with the same result");
+                }
+            }
+            BackendError::OutOfMemory { .. } => {
+                if !gpu.said_too_large.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(%error, "rows do not fit on the GPU; the CPU computes them, with the same result");
+                }
+            }
+        }
+    }
+
+    /// A job begins that may give blocks to GPUs.
+    pub fn begin_job(&self) -> JobNo {
+        static JOBS: AtomicU64 = AtomicU64::new(0);
+        JobNo(JOBS.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// A job has ended: GPUs need not hold its blocks any longer.
+    pub fn end_job(&self, job: JobNo) {
+        let mut given = lock(&self.given);
+        if given.remove(&job).is_some_and(|blocks| !blocks.is_empty()) {
+            let _no_pass = self
+                .in_passes
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
+            let kept: BTreeSet<u64> = given.values().flatten().copied().collect();
+            for gpu in self.gpus() {
+                gpu.backend.forget_all_but(&kept);
+            }
+        }
+    }
+
+    /// Held while blocks are given to GPUs.
+    pub fn passing(&self) -> RwLockReadGuard<'_, ()> {
+        self.in_passes
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `job` gives a block to GPUs.
+    pub fn note_given(&self, job: JobNo, block: &Block) {
+        lock(&self.given)
+            .entry(job)
+            .or_default()
+            .insert(block.serial());
+    }
+
     fn note(&self, backend: String, n_rows: u64) {
-        let mut ran = self
-            .ran
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        *ran.entry(backend).or_default() += n_rows;
+        *lock(&self.ran).entry(backend).or_default() += n_rows;
     }
 }
 
-/// The GPU, if one is wanted at all; a software one only when it is asked for.
-fn open_gpu(options: &EngineOptions) -> Option<Result<GpuBackend, OpenError>> {
-    let allow_software = match options.backend {
-        BackendChoice::Cpu => return None,
-        BackendChoice::Auto => false,
-        BackendChoice::Gpu => true,
-    };
-    Some(GpuBackend::open(&OpenOptions {
-        allow_software,
+impl Gpu {
+    /// A pass on behalf of `candidates` begins.
+    ///
+    /// # Errors
+    /// As [`GpuBackend::begin`].
+    pub fn begin(&self, candidates: &[Centroids]) -> Result<GpuPass<'_>, BackendError> {
+        self.backend.begin(candidates)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The GPUs that may be used: software ones only when a GPU is asked for and there is no other.
+fn open_gpus(options: &EngineOptions) -> Result<Vec<GpuBackend>, OpenError> {
+    if options.backend == BackendChoice::Cpu {
+        return Ok(Vec::new());
+    }
+    let mut gpus = GpuBackend::open_all(&OpenOptions {
+        allow_software: options.backend == BackendChoice::Gpu,
         adapter: options.adapter.clone(),
         fault: options.fault,
         ..OpenOptions::default()
-    }))
+    })?;
+    if gpus.iter().any(|gpu| !gpu.is_software()) {
+        gpus.retain(|gpu| !gpu.is_software());
+    } else {
+        gpus.truncate(1);
+    }
+    Ok(gpus)
 }

@@ -11,6 +11,7 @@ mod ingest;
 mod kept;
 mod memory;
 mod passes;
+mod probe;
 pub mod remote;
 mod rows;
 mod stages;
@@ -25,7 +26,7 @@ use clientele_protocol::{Job, Reply, Task};
 
 pub use engine::{BackendChoice, EngineOptions};
 
-use engine::Engine;
+use engine::{Engine, JobNo};
 pub use in_process::InProcess;
 
 use kept::Kept;
@@ -87,7 +88,7 @@ impl Resources {
             .build()
             .map_err(|source| WorkerError::Threads { n_threads, source })?;
         Ok(Arc::new(Self {
-            engine: Engine::open(&options.engine)?,
+            engine: Engine::open(&options.engine, n_threads)?,
             pool,
             n_threads,
             prunes: !options.engine.reads_everything,
@@ -119,6 +120,8 @@ pub struct Worker {
     /// The rows on the grid, once there is a transform.
     rows: Mutex<Option<Arc<Rows>>>,
     memory: PassMemory,
+    /// Under which GPUs hold its blocks.
+    engine_job: JobNo,
     /// Rows that are not on the grid yet.
     kept: Kept,
 }
@@ -131,6 +134,7 @@ impl Worker {
         Self {
             job,
             memory: PassMemory::new(for_rows / PASS_MEMORY_SHARE, resources.prunes),
+            engine_job: resources.engine.begin_job(),
             resources,
             rows: Mutex::new(None),
             kept: Kept::default(),
@@ -162,5 +166,11 @@ impl Worker {
             n_rescued: engine.take_rescued(),
             elapsed: started.elapsed(),
         }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.resources.engine.end_job(self.engine_job);
     }
 }

@@ -1,13 +1,17 @@
 //! Passes: what the rows of some shards add up to under the centroids of each candidate.
 
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
 use clientele_data::DataError;
 use clientele_data::ingest::GridBlock;
 use clientele_kmeans::cpu::{BlockMemory, Effort};
-use clientele_kmeans::{Centroids, Partial};
+use clientele_kmeans::{BackendError, Centroids, Partial};
 use clientele_protocol::CandidateId;
 use rayon::prelude::*;
 
 use crate::Worker;
+use crate::engine::Gpu;
 use crate::memory::{Done, Remembered};
 use crate::stages::Blocks;
 
@@ -20,24 +24,54 @@ impl Worker {
         centroids: &[Centroids],
     ) -> Result<Vec<Partial>, DataError> {
         let engine = &self.resources.engine;
-        if engine.is_gpu() {
-            self.memory.clear();
-        } else {
-            self.memory.begin(ids, centroids, engine.cpu());
-        }
+        self.memory.begin(ids, centroids, engine.cpu());
+        let queue = Queue::new(blocks.ids.len());
+        let on_cpu = |at| self.pass_block(blocks, at, ids, centroids);
+        let merge = |mut a: Vec<Partial>, b: Vec<Partial>| {
+            a.iter_mut().zip(&b).for_each(|(a, b)| a.merge(b));
+            Ok(a)
+        };
         let zero = || {
             centroids
                 .iter()
                 .map(|c| Partial::zero(c.n_clusters(), c.n_features()))
                 .collect()
         };
-        let partials = (0..blocks.ids.len())
+        let _passing = engine.passing();
+        // GPUs take blocks from the end and the CPU from the front, so that each has much the same ones in every pass.
+        let (by_cpu, by_gpus) = std::thread::scope(|scope| {
+            let gpus: Vec<_> = engine
+                .gpus()
+                .into_iter()
+                .map(|gpu| scope.spawn(|| self.pass_on_gpu(gpu, blocks, centroids, &queue)))
+                .collect();
+            let by_cpu = match engine.cpu_helps() {
+                true => (0..self.resources.n_threads())
+                    .into_par_iter()
+                    .flat_map_iter(|_| std::iter::from_fn(|| queue.take_first()))
+                    .map(on_cpu)
+                    .try_reduce(zero, merge),
+                false => Ok(zero()),
+            };
+            let by_gpus = gpus.into_iter().map(|gpu| gpu.join());
+            (by_cpu, by_gpus.collect::<Vec<_>>())
+        });
+        let mut partials = by_cpu?;
+        let mut unfinished = Vec::new();
+        for by_gpu in by_gpus {
+            let by_gpu = by_gpu.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            unfinished.extend(by_gpu.unfinished);
+            partials = match by_gpu.partials {
+                Some(by_gpu) => merge(partials, by_gpu)?,
+                None => partials,
+            };
+        }
+        unfinished.extend(std::iter::from_fn(|| queue.take_first()));
+        let rescued = unfinished
             .into_par_iter()
-            .map(|at| self.pass_block(blocks, at, ids, centroids))
-            .try_reduce(zero, |mut a: Vec<Partial>, b| {
-                a.iter_mut().zip(&b).for_each(|(a, b)| a.merge(b));
-                Ok(a)
-            })?;
+            .map(on_cpu)
+            .try_reduce(zero, merge)?;
+        let partials = merge(partials, rescued)?;
         if let Some(candidate) = self.memory.wants_order() {
             blocks.ids.par_iter().for_each(|id| {
                 let change =
@@ -46,6 +80,51 @@ impl Worker {
             });
         }
         Ok(partials)
+    }
+
+    /// Blocks from the end of the queue, as many as this GPU gets hold of. All or none of them count.
+    fn pass_on_gpu(
+        &self,
+        gpu: &Gpu,
+        blocks: &Blocks,
+        centroids: &[Centroids],
+        queue: &Queue,
+    ) -> Result<ByGpu, DataError> {
+        let engine = &self.resources.engine;
+        let mut taken = Vec::new();
+        let mut n_rows = 0;
+        let mut run = || -> Result<Result<Vec<Partial>, BackendError>, DataError> {
+            let mut pass = match gpu.begin(centroids) {
+                Ok(pass) => pass,
+                Err(error) => return Ok(Err(error)),
+            };
+            while let Some(at) = queue.take_last() {
+                taken.push(at);
+                let grid = blocks.get(at, |_| false)?;
+                engine.note_given(self.engine_job, &grid.block);
+                n_rows += grid.block.n_rows() as u64;
+                if let Err(error) = pass.add(&grid.block) {
+                    return Ok(Err(error));
+                }
+            }
+            Ok(pass.finish())
+        };
+        Ok(match run()? {
+            Ok(partials) => {
+                engine.note_gpu(gpu, n_rows);
+                ByGpu {
+                    partials: Some(partials),
+                    unfinished: Vec::new(),
+                }
+            }
+            Err(error) => {
+                engine.give_up(gpu, &error, taken.len().max(1));
+                ByGpu {
+                    partials: None,
+                    unfinished: taken,
+                }
+            }
+        })
     }
 
     fn pass_block(
@@ -94,16 +173,46 @@ impl Worker {
         let others: Vec<usize> = (0..ids.len())
             .filter(|idx| partials[*idx].is_none())
             .collect();
-        if others.is_empty() {
-            engine.note_cpu(n_rows as u64);
-        } else {
+        engine.note_cpu(n_rows as u64);
+        if !others.is_empty() {
             let grid = blocks.get(at, |_| true)?;
             let centroids: Vec<Centroids> =
                 others.iter().map(|idx| centroids[*idx].clone()).collect();
-            for (idx, partial) in others.into_iter().zip(engine.pass(&grid.block, &centroids)) {
+            for (idx, partial) in others
+                .into_iter()
+                .zip(engine.pass_plain(&grid.block, &centroids))
+            {
                 partials[idx] = Some(partial);
             }
         }
         Ok(partials.into_iter().flatten().collect())
+    }
+}
+
+/// What a GPU made of the blocks it took.
+struct ByGpu {
+    /// None when it could not finish.
+    partials: Option<Vec<Partial>>,
+    /// Blocks that somebody else has to do.
+    unfinished: Vec<usize>,
+}
+
+/// Blocks of a pass that nobody has taken yet.
+struct Queue(Mutex<Range<usize>>);
+
+impl Queue {
+    fn new(n_blocks: usize) -> Self {
+        Self(Mutex::new(0..n_blocks))
+    }
+
+    fn take_first(&self) -> Option<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).next()
+    }
+
+    fn take_last(&self) -> Option<usize> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .next_back()
     }
 }
