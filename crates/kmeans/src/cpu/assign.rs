@@ -178,13 +178,10 @@ unsafe fn label_group<L: Lanes, const TILES: usize>(
         let first_row = tile_idx * LANES;
         let n_rows = LANES.min(block.n_rows() - first_row);
         if uncertain != 0 {
-            assignment.n_rechecked += settle(
-                block,
-                first_row..first_row + n_rows,
-                uncertain,
-                centroids,
-                &mut labels,
-            );
+            // SAFETY: passed on to the caller.
+            assignment.n_rechecked += unsafe {
+                settle::<L>(tiles[tile], n_rows, uncertain, centroids, rows, &mut labels)
+            };
         }
         match &mut assignment.wanted {
             Wanted::NearBounds(_) | Wanted::Two(_) => {}
@@ -228,21 +225,24 @@ fn by_own_norm(centroids: &PackedCentroids, scores: &Scores, uncertain: u32) -> 
     still
 }
 
-/// The exact labels of the rows whose bit is set; how many there are among `tile_rows`.
-#[cold]
-fn settle(
-    block: &Block,
-    tile_rows: std::ops::Range<usize>,
+/// The exact labels of the rows of a tile whose bit is set; how many there are.
+///
+/// Not kept out of line: compiled with the vectors of the kernel it takes a quarter of the time.
+#[inline(always)]
+unsafe fn settle<L: Lanes>(
+    columns: &[[f32; LANES]],
+    n_rows: usize,
     uncertain: u32,
     centroids: &PackedCentroids,
+    rows: &mut Rows,
     labels: &mut [u16; LANES],
 ) -> u64 {
+    // SAFETY: passed on to the caller.
+    unsafe { rows.read::<L>(columns) };
     let mut n_settled = 0;
-    let mut row = vec![0; block.n_features()];
-    for (lane, row_idx) in tile_rows.enumerate() {
+    for (lane, row) in rows.rows(columns.len()).take(n_rows).enumerate() {
         if (uncertain >> lane) & 1 == 1 {
-            block.read_row(row_idx, &mut row);
-            labels[lane] = centroids.settle(&row);
+            labels[lane] = centroids.settle(row);
             n_settled += 1;
         }
     }

@@ -106,9 +106,20 @@ impl PackedCentroids {
     }
 
     /// The label of a row that floats could not decide.
-    #[cold]
+    #[inline(always)]
     pub(super) fn settle(&self, row: &[i32]) -> u16 {
-        self.index_of(exact::nearest(row, &self.distinct).0.into())
+        let (mut nearest, mut nearest_d2) = (0, u64::MAX);
+        for (idx, centroid) in self.distinct.rows().enumerate() {
+            let mut d2 = 0;
+            for (&x, &c) in row.iter().zip(centroid) {
+                let difference = i64::from(x - c);
+                d2 += (difference * difference) as u64;
+            }
+            if d2 < nearest_d2 {
+                (nearest, nearest_d2) = (idx, d2);
+            }
+        }
+        self.index_of(nearest)
     }
 
     /// If the second best score of a row is more than this above the best, the best centroid is the nearest.
