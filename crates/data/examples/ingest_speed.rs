@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Instant;
 
+use clientele_data::budget::Budget;
 use clientele_data::ingest::IngestPartial;
 use clientele_data::manifest::BlockId;
 use clientele_data::read::{Projection, RawBlock, read_shard};
 use clientele_data::stats::{StatsPartial, StatsPlanner};
-use clientele_data::store::{BlockStore, Budget};
+use clientele_data::store::BlockStore;
 use clientele_data::tiles::{RawTiles, Spread, read_tiles};
 use clientele_data::transform::{Transform, TransformKind};
 use clientele_data::{Columns, DataError, Manifest, NullPolicy, ShardId, TableSpec};

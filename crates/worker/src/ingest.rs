@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
+use clientele_data::budget::Lease;
 use clientele_data::duplicates;
 use clientele_data::ids::Fingerprint;
 use clientele_data::ingest::{IngestPartial, ingest};
 use clientele_data::manifest::{BlockId, ShardId};
 use clientele_data::read::{Projection, RawBlock, read_shard};
 use clientele_data::stats::{StatsPartial, StatsRequest};
-use clientele_data::store::Lease;
 use clientele_data::tiles::{self, RawTiles, Spread, read_statistics, read_tiles};
 use clientele_data::transform::Transform;
 use clientele_data::{DataError, NullPolicy};

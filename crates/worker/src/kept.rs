@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use clientele_data::budget::Lease;
 use clientele_data::manifest::ShardId;
-use clientele_data::store::Lease;
 use clientele_data::tiles::RawTiles;
 
 /// One shard.

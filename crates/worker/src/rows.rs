@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use clientele_data::budget::{Budget, Lease};
 use clientele_data::ingest::IngestPartial;
 use clientele_data::manifest::ShardId;
-use clientele_data::store::{BlockStore, Budget, Lease};
+use clientele_data::store::BlockStore;
 use clientele_kmeans::BLOCK_ROWS;
 
 use crate::PASS_MEMORY_SHARE;
