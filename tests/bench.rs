@@ -160,6 +160,9 @@ fn software_devices_run_only_when_forced_and_say_what_they_are() {
             .stdout
             .contains("All devices found the same model at every shape")
     );
+    let limits = forced.stdout.matches(", multiply-add ").count();
+    let devices = forced.stdout.matches("\ndata  ").count();
+    assert!(limits >= 2 && limits == devices, "{}", forced.stdout);
     if forced.stdout.contains("SOFTWARE") {
         let auto = ok(&["--data", "mixture"]);
         assert!(!auto.stdout.contains("SOFTWARE"), "{}", auto.stdout);

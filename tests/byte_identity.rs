@@ -210,6 +210,43 @@ fn rows_in_any_order_and_files_of_any_cut_give_the_same_bytes() {
 }
 
 #[test]
+fn leaving_rows_out_gives_the_same_bytes() {
+    let dir = TempDir::new().unwrap();
+    let table = parquet(dir.path(), "customers.parquet", &blobs(70_000, 5, 6));
+    let cases: [(&str, &[&str]); 2] = [
+        // Candidates side by side; the best of each k is picked while others still move.
+        ("sweep", &["--k", "2..6", "--restarts", "3"]),
+        // One, until nothing moves: bounds run out, and rows are put in their order on the way.
+        (
+            "one",
+            &[
+                "--k",
+                "7",
+                "--restarts",
+                "1",
+                "--tol",
+                "0",
+                "--max-iter",
+                "300",
+            ],
+        ),
+    ];
+    for (name, spec) in cases {
+        let of = |name: String, prune: Option<&str>| {
+            let mut command = fit(&table, &dir.path().join(name));
+            command.args(["--id", "customer_id", "--seed", "3", "--backend", "cpu"]);
+            command
+                .args(spec)
+                .envs(prune.map(|it| ("CLIENTELE_PRUNE", it)));
+            summary(&mut command)
+        };
+        let all = of(format!("{name}-all"), Some("off"));
+        let some = of(name.to_owned(), None);
+        assert_eq!(hashes(&all), hashes(&some), "{name}");
+    }
+}
+
+#[test]
 fn little_memory_gives_the_same_bytes() {
     let dir = TempDir::new().unwrap();
     // 400,000 x 64 are 102 MB on the grid; of 256 MiB nothing is left for them, so that every block is spilled.

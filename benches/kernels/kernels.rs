@@ -7,11 +7,11 @@ use std::hint::black_box;
 use std::slice::from_ref;
 
 use clientele_kernels::{block, centroids};
-use clientele_kmeans::cpu::{CpuBackend, Kernel};
+use clientele_kmeans::cpu::{BlockMemory, CpuBackend, Kernel, Travel};
 use clientele_kmeans::lloyd::{inertia, update};
 use clientele_kmeans::seeding::{SeedRound, race_block};
 use clientele_kmeans::{Backend, Block, Centroids, Partial, Totals};
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 const FEATURES: [usize; 4] = [8, 16, 32, 64];
 const CLUSTERS: [usize; 4] = [8, 16, 32, 64];
@@ -65,6 +65,135 @@ fn sweep(criterion: &mut Criterion) {
         group.bench_function(format!("{kernel:?}").to_lowercase(), |bencher| {
             bencher.iter(|| backend.pass(black_box(&block), &candidates, None));
         });
+    }
+}
+
+/// Passes that a fit makes before a pass of it is timed.
+const EARLY_PASSES: usize = 20;
+
+/// A pass with memory, at three times of a fit: it knows the labels of the pass before, it leaves bounds behind as well, and it reads only
+/// the tiles whose bounds have run out. The share of tiles that it reads is printed.
+fn remember(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("remember");
+    for (n_features, n_clusters) in [(8, 8), (32, 8), (32, 64)] {
+        let block = block(n_features);
+        group.throughput(Throughput::Elements(block.n_rows() as u64));
+        for kernel in Kernel::available() {
+            let mut fit = Fit::new(kernel, &block, centroids(&block, n_clusters, 5));
+            let mut time = |fit: &Fit, stage: &str| {
+                let shape = format!("d{n_features}/k{n_clusters}/{stage}");
+                let read = fit.check();
+                eprintln!(
+                    "{kernel:?} {shape}: reads {:.1} % of the tiles",
+                    read * 100.0
+                );
+                let id = BenchmarkId::new(format!("{kernel:?}").to_lowercase(), shape);
+                group.bench_function(id, |bencher| {
+                    bencher.iter_batched_ref(
+                        || fit.memory.clone(),
+                        |memory| {
+                            let mut asked = [(&fit.travel, memory)];
+                            fit.backend
+                                .pass_remembering(black_box(&fit.block), &mut asked)
+                        },
+                        BatchSize::LargeInput,
+                    );
+                });
+            };
+            fit.step(EARLY_PASSES, false);
+            time(&fit, "labels");
+            let here = fit.travel.centroids().clone();
+            fit.travel.advance(&here, true);
+            time(&fit, "bounds");
+            fit.step(EARLY_PASSES, true);
+            fit.memory.reorder(&mut fit.block, &fit.travel);
+            fit.step(2, true);
+            time(&fit, "settled");
+        }
+    }
+}
+
+/// A fit of one block, just before a pass.
+struct Fit {
+    backend: CpuBackend,
+    block: Block,
+    travel: Travel,
+    memory: BlockMemory,
+}
+
+impl Fit {
+    fn new(kernel: Kernel, block: &Block, start: Centroids) -> Self {
+        let backend = backend(kernel);
+        Self {
+            travel: backend.travel(start),
+            backend,
+            block: block.clone(),
+            memory: BlockMemory::default(),
+        }
+    }
+
+    fn step(&mut self, n_passes: usize, keeps_bounds: bool) {
+        for _ in 0..n_passes {
+            let mut asked = [(&self.travel, &mut self.memory)];
+            let answers = self.backend.pass_remembering(&self.block, &mut asked);
+            let (centroids, _) = update(&answers[0].0, self.travel.centroids());
+            self.travel.advance(&centroids, keeps_bounds);
+        }
+    }
+
+    /// Holds the next pass against the scalar kernel's over every row. Returns the share of the tiles that it reads.
+    fn check(&self) -> f64 {
+        let mut memory = self.memory.clone();
+        let mut asked = [(&self.travel, &mut memory)];
+        let (found, effort) = self
+            .backend
+            .pass_remembering(&self.block, &mut asked)
+            .remove(0);
+        let centroids = from_ref(self.travel.centroids());
+        let expected = partials(Kernel::Scalar, &self.block, centroids);
+        check(self.backend.kernel(), &expected, from_ref(&found));
+        effort.n_tiles_read as f64 / effort.n_tiles as f64
+    }
+}
+
+/// What a move of the centroids costs before a pass with memory: there and back again.
+fn advance(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("advance");
+    for (n_features, n_clusters) in [(8, 8), (32, 64), (64, 1_024)] {
+        let block = block(n_features);
+        let here = centroids(&block, n_clusters, 5);
+        let there = update(&partials(Kernel::Scalar, &block, from_ref(&here))[0], &here).0;
+        let mut travel = CpuBackend::new().travel(here.clone());
+        group.bench_function(format!("d{n_features}/k{n_clusters}"), |bencher| {
+            bencher.iter(|| {
+                travel.advance(black_box(&there), true);
+                travel.advance(black_box(&here), true);
+            });
+        });
+    }
+}
+
+/// The two nearest centroids of every row with exact distances, once a fit.
+fn nearest_two(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("nearest_two");
+    for (n_features, n_clusters) in [(8, 8), (32, 8), (32, 64)] {
+        let block = block(n_features);
+        let centroids = centroids(&block, n_clusters, 5);
+        group.throughput(Throughput::Elements(block.n_rows() as u64));
+        let (mut expected, mut found) = (Vec::new(), Vec::new());
+        backend(Kernel::Scalar).nearest_two(&block, &centroids, &mut expected);
+        for kernel in Kernel::available() {
+            let backend = backend(kernel);
+            backend.nearest_two(&block, &centroids, &mut found);
+            assert_eq!(expected, found, "{kernel:?}");
+            let id = BenchmarkId::new(
+                format!("{kernel:?}").to_lowercase(),
+                format!("d{n_features}/k{n_clusters}"),
+            );
+            group.bench_function(id, |bencher| {
+                bencher.iter(|| backend.nearest_two(black_box(&block), &centroids, &mut found));
+            });
+        }
     }
 }
 
@@ -122,5 +251,14 @@ fn check(kernel: Kernel, expected: &[Partial], found: &[Partial]) {
     }
 }
 
-criterion_group!(kernels, pass, sweep, race, new_centroids);
+criterion_group!(
+    kernels,
+    pass,
+    sweep,
+    remember,
+    advance,
+    nearest_two,
+    race,
+    new_centroids
+);
 criterion_main!(kernels);

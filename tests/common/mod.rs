@@ -24,6 +24,7 @@ pub fn clientele() -> Command {
         "CLIENTELE_INJECT",
         "CLIENTELE_KERNEL",
         "CLIENTELE_LOG",
+        "CLIENTELE_PRUNE",
         "CLIENTELE_TLS_CA",
         "CLIENTELE_TLS_CERT",
         "CLIENTELE_TLS_KEY",

@@ -43,6 +43,9 @@ pub trait Device: Send + Sync {
         blocks: &[Block],
         candidates: &[Centroids],
     ) -> Result<Vec<Partial>, BackendError>;
+
+    /// Lets go of rows kept from earlier passes; the next ones are over other rows.
+    fn forget_rows(&self) {}
 }
 
 /// Which devices are measured.
@@ -97,7 +100,7 @@ pub fn open(wanted: &Wanted, pool: &Arc<ThreadPool>) -> Result<Vec<Box<dyn Devic
     let allow_software = matches!(choice, Choice::Gpu | Choice::All);
     let gpus = match choice {
         Choice::Cpu => Ok(Vec::new()),
-        _ => open_gpus(adapter.as_deref(), allow_software, pool),
+        _ => open_gpus(adapter.as_deref(), allow_software),
     };
     match gpus {
         Ok(gpus) => devices.extend(gpus.into_iter().map(|gpu| Box::new(gpu) as Box<dyn Device>)),
@@ -129,18 +132,4 @@ fn open_cpus(
         })
     };
     kernels.into_iter().map(open).collect()
-}
-
-/// Adds up the partials of two sets of rows.
-fn merge(mut one: Vec<Partial>, other: Vec<Partial>) -> Result<Vec<Partial>, BackendError> {
-    one.iter_mut()
-        .zip(&other)
-        .for_each(|(one, other)| one.merge(other));
-    Ok(one)
-}
-
-/// The partials of no rows.
-fn no_rows(candidates: &[Centroids]) -> Vec<Partial> {
-    let zero = |c: &Centroids| Partial::zero(c.n_clusters(), c.n_features());
-    candidates.iter().map(zero).collect()
 }

@@ -139,6 +139,7 @@ pub fn run(
                         report.points.push(point);
                     }
                 }
+                devices.iter().for_each(|device| device.forget_rows());
                 // Again and again, so that one busy moment does not set a limit; but not more than there is to measure.
                 if measured.elapsed() > CONTROLS_EVERY {
                     update_controls(&mut report, devices);

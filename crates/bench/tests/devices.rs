@@ -1,8 +1,9 @@
 //! Promises about a run, with devices that lie.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use clientele_bench::device::CpuDevice;
+use clientele_bench::device::{CpuDevice, open_gpus};
 use clientele_bench::{
     BenchError, Controls, Data, Device, DeviceKind, Machine, Report, Settings, compare, page, run,
 };
@@ -16,6 +17,8 @@ struct Faulty {
     name: &'static str,
     is_software: bool,
     fault: Option<Fault>,
+    /// Serials of the blocks it holds.
+    held: Mutex<BTreeSet<u64>>,
 }
 
 #[derive(Clone, Copy)]
@@ -50,6 +53,13 @@ impl Device for Faulty {
         blocks: &[Block],
         candidates: &[Centroids],
     ) -> Result<Vec<Partial>, BackendError> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.extend(blocks.iter().map(Block::serial));
+        assert_eq!(
+            held.len(),
+            blocks.len(),
+            "rows of an earlier table are held"
+        );
         let mut partials = self.inner.pass(blocks, candidates)?;
         match self.fault {
             Some(Fault::WrongCount) => {
@@ -64,6 +74,12 @@ impl Device for Faulty {
             None => {}
         }
         Ok(partials)
+    }
+    fn forget_rows(&self) {
+        self.held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 }
 
@@ -82,6 +98,7 @@ fn other(name: &'static str, fault: Option<Fault>, pool: &Arc<ThreadPool>) -> Bo
         name,
         is_software: false,
         fault,
+        held: Mutex::default(),
     })
 }
 
@@ -134,6 +151,41 @@ fn all_devices_find_one_model_and_a_liar_is_named() {
         panic!("{found}");
     };
     assert!(first.starts_with("cpu ") && second == "gpu liar", "{found}");
+}
+
+#[test]
+fn a_gpu_finds_the_model_of_the_processor_and_has_limits() {
+    let gpus = match open_gpus(None, true) {
+        Ok(gpus) => gpus,
+        Err(error) => {
+            let required = std::env::var("CLIENTELE_REQUIRE_GPU").is_ok_and(|it| it == "1");
+            assert!(!required, "CLIENTELE_REQUIRE_GPU=1 and {error}");
+            println!("skipped: {error}");
+            return;
+        }
+    };
+    let pool = pool();
+    let mut devices = vec![cpu(None, &pool)];
+    devices.extend(gpus.into_iter().map(|gpu| Box::new(gpu) as Box<dyn Device>));
+    // More than one block, and a table after the other.
+    let shapes = Settings {
+        rows: vec![70_000],
+        clusters: vec![5],
+        ..settings()
+    };
+    // Two devices that disagree are an error.
+    let report = run(&shapes, &devices, machine(), &pool, |_| {}).unwrap();
+    assert_eq!(report.points.len(), 2 * devices.len());
+    for device in &report.devices {
+        assert!(device.controls.bandwidth().is_some_and(|it| it > 0.0));
+        assert!(
+            device
+                .controls
+                .multiply_adds_per_s
+                .is_some_and(|it| it > 0.0)
+        );
+    }
+    assert!(report.points.iter().all(|it| it.roofline_share.is_some()));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use clientele_kmeans::{Backend, BackendError, Block, Centroids, Partial};
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
-use super::{Device, merge, no_rows};
+use super::Device;
 use crate::{Controls, DeviceKind, controls};
 
 /// One kernel on all threads of a pool; blocks are shared out as in a fit.
@@ -66,4 +66,18 @@ impl Device for CpuDevice {
                 .try_reduce(|| no_rows(candidates), merge)
         })
     }
+}
+
+/// Adds up the partials of two sets of rows.
+fn merge(mut one: Vec<Partial>, other: Vec<Partial>) -> Result<Vec<Partial>, BackendError> {
+    one.iter_mut()
+        .zip(&other)
+        .for_each(|(one, other)| one.merge(other));
+    Ok(one)
+}
+
+/// The partials of no rows.
+fn no_rows(candidates: &[Centroids]) -> Vec<Partial> {
+    let zero = |c: &Centroids| Partial::zero(c.n_clusters(), c.n_features());
+    candidates.iter().map(zero).collect()
 }

@@ -1,20 +1,17 @@
 //! wgpu devices. The only file that knows how a GPU is fed.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
-use clientele_gpu::{GpuBackend, OpenError, OpenOptions, adapters};
+use clientele_gpu::{GpuBackend, OpenError, OpenOptions};
 use clientele_kmeans::{Backend, BackendError, Block, Centroids, Partial};
-use rayon::ThreadPool;
-use rayon::prelude::*;
 
-use super::{Device, merge, no_rows};
+use super::Device;
 use crate::{Controls, DeviceKind};
 
 /// One open adapter.
 #[derive(Debug)]
 pub struct GpuDevice {
     backend: GpuBackend,
-    pool: Arc<ThreadPool>,
 }
 
 /// Every adapter that opens and passes its self-test, best first; with `allow_software` those that compute on the CPU as well. Only
@@ -22,54 +19,16 @@ pub struct GpuDevice {
 ///
 /// # Errors
 /// What was wrong with the first one when none is left.
-pub fn open_gpus(
-    named: Option<&str>,
-    allow_software: bool,
-    pool: &Arc<ThreadPool>,
-) -> Result<Vec<GpuDevice>, OpenError> {
-    let options = |adapter: Option<String>| OpenOptions {
+pub fn open_gpus(named: Option<&str>, allow_software: bool) -> Result<Vec<GpuDevice>, OpenError> {
+    let opened = GpuBackend::open_all(&OpenOptions {
         allow_software,
-        adapter,
+        adapter: named.map(str::to_owned),
         ..OpenOptions::default()
-    };
-    let wanted = named.map(str::to_lowercase);
-    let mut names: Vec<String> = adapters()
+    })?;
+    Ok(opened
         .into_iter()
-        .filter(|adapter| allow_software || !adapter.is_software)
-        .map(|adapter| adapter.name)
-        .filter(|name| {
-            wanted
-                .as_ref()
-                .is_none_or(|w| name.to_lowercase().contains(w))
-        })
-        .collect();
-    names.dedup();
-    if names.is_empty() {
-        // It names what there is instead.
-        let backend = GpuBackend::open(&options(named.map(str::to_owned)))?;
-        return Ok(vec![GpuDevice {
-            backend,
-            pool: pool.clone(),
-        }]);
-    }
-    let mut opened = Vec::new();
-    let mut first_error = None;
-    for name in names {
-        match GpuBackend::open(&options(Some(name))) {
-            Ok(backend) => opened.push(GpuDevice {
-                backend,
-                pool: pool.clone(),
-            }),
-            Err(error) => {
-                tracing::warn!(%error, "a GPU is left out");
-                first_error.get_or_insert(error);
-            }
-        }
-    }
-    match first_error {
-        Some(error) if opened.is_empty() => Err(error),
-        _ => Ok(opened),
-    }
+        .map(|backend| GpuDevice { backend })
+        .collect())
 }
 
 impl Device for GpuDevice {
@@ -86,16 +45,28 @@ impl Device for GpuDevice {
     }
 
     fn is_software(&self) -> bool {
-        self.backend.adapter().is_software
+        self.backend.is_software()
     }
 
+    /// The one that copies rows; another one talks to the driver.
     fn n_threads(&self) -> usize {
-        self.pool.current_num_threads()
+        1
     }
 
-    /// Not measured: rows are sent with every pass, so the device's own limits are not what holds it up.
+    /// Of the device's own memory: rows that do not fit there come over a slower way. Reading alone is not measured.
     fn controls(&self) -> Controls {
-        Controls::default()
+        let or_said = |measured: Result<f64, BackendError>| {
+            measured
+                .inspect_err(|error| {
+                    tracing::warn!(%error, device = self.name(), "a limit could not be measured");
+                })
+                .ok()
+        };
+        Controls {
+            copy_bytes_per_s: or_said(self.backend.copy_bandwidth()),
+            read_bytes_per_s: None,
+            multiply_adds_per_s: or_said(self.backend.multiply_add_peak()),
+        }
     }
 
     fn pass(
@@ -103,11 +74,28 @@ impl Device for GpuDevice {
         blocks: &[Block],
         candidates: &[Centroids],
     ) -> Result<Vec<Partial>, BackendError> {
-        self.pool.install(|| {
-            blocks
-                .par_iter()
-                .map(|block| self.backend.pass(block, candidates, None))
-                .try_reduce(|| no_rows(candidates), merge)
-        })
+        match self.pass_once(blocks, candidates) {
+            // Rows had to make room for the work itself. From now on fewer of them stay.
+            Err(BackendError::OutOfMemory { .. }) => self.pass_once(blocks, candidates),
+            other => other,
+        }
+    }
+
+    fn forget_rows(&self) {
+        self.backend.forget_all_but(&BTreeSet::new());
+    }
+}
+
+impl GpuDevice {
+    fn pass_once(
+        &self,
+        blocks: &[Block],
+        candidates: &[Centroids],
+    ) -> Result<Vec<Partial>, BackendError> {
+        let mut pass = self.backend.begin(candidates)?;
+        for block in blocks {
+            pass.add(block)?;
+        }
+        pass.finish()
     }
 }
