@@ -7,8 +7,8 @@ use core::arch::aarch64::*;
 use core::arch::asm;
 
 /// Tiles of 4 vectors x 6 centroids: 24 of 32 registers hold scores, 4 hold the tile's values of a feature and 2 those of the centroids.
-/// 35 instructions then do 24 multiply-adds, and nothing is spilled; 7 centroids spill, and so do two tiles of 3. A multiply-add takes
-/// about 4 cycles and cores have two to four pipes for it: 8 to 16 scores keep those busy, so that a panel of 4 does, as of k = 8.
+/// 35 instructions then do 24 multiply-adds, and nothing is spilled; 7 centroids spill. A multiply-add takes about 4 cycles and cores
+/// have two to four pipes for it: 8 to 16 scores keep those busy, so that panels of 4 do, into which k = 8 is cut.
 #[target_feature(enable = "neon")]
 pub(super) unsafe fn sweep_neon(block: &Block, assignments: &mut [Assignment<'_>]) {
     // SAFETY: this function is compiled with what `Neon` needs, and its caller has seen that the processor has it.
@@ -98,32 +98,28 @@ impl Lanes for Neon {
     }
 
     #[inline(always)]
-    unsafe fn any_within(self, low: Self, gap: f32) -> bool {
-        // SAFETY: the caller has NEON.
-        unsafe {
-            let [a, b, c, d] = [0, 1, 2, 3].map(|q: usize| vsubq_f32(self.0[q], low.0[q]));
-            // Across one register, which is slow, only once.
-            vminvq_f32(vminq_f32(vminq_f32(a, b), vminq_f32(c, d))) <= gap
+    unsafe fn any_within(mut self, low: Self, gap: f32) -> bool {
+        for q in 0..4 {
+            // SAFETY: the caller has NEON.
+            self.0[q] = unsafe { vsubq_f32(self.0[q], low.0[q]) };
         }
+        let [a, b, c, d] = self.0;
+        // SAFETY: as above. Across the lanes of a register, which is slow, only once.
+        unsafe { vminvq_f32(vminq_f32(vminq_f32(a, b), vminq_f32(c, d))) <= gap }
     }
 
     /// Four by four in registers, as on x86-64.
     #[inline(always)]
     unsafe fn transpose(columns: &[[f32; LANES]; 4], rows: &mut [i32], stride: usize) {
         for first_lane in (0..LANES).step_by(4) {
-            // SAFETY: the caller has NEON, and each column covers the four lanes from `first_lane`.
+            // SAFETY: the caller has NEON.
             let transposed = unsafe {
-                let [a, b, c, d] = [0, 1, 2, 3].map(|feature_idx: usize| {
-                    vcvtq_s32_f32(vld1q_f32(columns[feature_idx][first_lane..].as_ptr()))
-                });
-                // Lanes 0 and 2 of two features, lanes 1 and 3; then pairs of them.
-                let pair = |x, y| {
-                    (
-                        vreinterpretq_s64_s32(vtrn1q_s32(x, y)),
-                        vreinterpretq_s64_s32(vtrn2q_s32(x, y)),
-                    )
-                };
-                let ((ab_even, ab_odd), (cd_even, cd_odd)) = (pair(a, b), pair(c, d));
+                let a = whole(&columns[0][first_lane..]);
+                let b = whole(&columns[1][first_lane..]);
+                let c = whole(&columns[2][first_lane..]);
+                let d = whole(&columns[3][first_lane..]);
+                let (ab_even, ab_odd) = pairs(a, b);
+                let (cd_even, cd_odd) = pairs(c, d);
                 [
                     vtrn1q_s64(ab_even, cd_even),
                     vtrn1q_s64(ab_odd, cd_odd),
@@ -137,5 +133,25 @@ impl Lanes for Neon {
                 unsafe { vst1q_s32(to.as_mut_ptr(), vreinterpretq_s32_s64(row)) }
             }
         }
+    }
+}
+
+/// Four grid values as integers.
+#[inline(always)]
+unsafe fn whole(values: &[f32]) -> int32x4_t {
+    let values = &values[..4];
+    // SAFETY: the caller has NEON; `values` is four long.
+    unsafe { vcvtq_s32_f32(vld1q_f32(values.as_ptr())) }
+}
+
+/// Rows 0 and 2, and rows 1 and 3, of two features: each row's two values side by side.
+#[inline(always)]
+unsafe fn pairs(x: int32x4_t, y: int32x4_t) -> (int64x2_t, int64x2_t) {
+    // SAFETY: the caller has NEON.
+    unsafe {
+        (
+            vreinterpretq_s64_s32(vtrn1q_s32(x, y)),
+            vreinterpretq_s64_s32(vtrn2q_s32(x, y)),
+        )
     }
 }
