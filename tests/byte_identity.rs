@@ -128,7 +128,7 @@ fn a_gpu_lost_in_mid_run_gives_the_same_bytes() {
     command
         .args(SPEC)
         .args(["--backend", "gpu"])
-        .env("CLIENTELE_INJECT", "lose-gpu-after:4");
+        .env("CLIENTELE_INJECT", "lose-gpu-after:1");
     let ran = run(command.args(["--format", "json"]));
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     let summary: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();

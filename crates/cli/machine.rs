@@ -129,7 +129,7 @@ fn injected_kernel() -> Result<Option<Kernel>, Failure> {
     })
 }
 
-/// `CLIENTELE_INJECT=lose-gpu-after:N` destroys the GPU device after N blocks; `wrong-self-test` spoils its first answer.
+/// `CLIENTELE_INJECT=lose-gpu-after:N` destroys the GPU device in the pass after N good ones; `wrong-self-test` spoils its first answer.
 fn injected_fault() -> Result<Option<Fault>, Failure> {
     let Ok(wanted) = std::env::var("CLIENTELE_INJECT") else {
         return Ok(None);

@@ -31,6 +31,8 @@ pub struct Schedule {
     resident: BTreeMap<PartId, BTreeSet<WorkerId>>,
     stage: Stage,
     open: BTreeSet<PartId>,
+    /// Those of `open` that somebody has had before.
+    reopened: BTreeSet<PartId>,
     answered: BTreeSet<PartId>,
     /// Parts that must travel alone, because an answer that merged them with an already counted one was refused.
     alone: BTreeSet<PartId>,
@@ -52,7 +54,7 @@ pub struct Totals {
     pub n_leased: u64,
     /// Answered.
     pub n_counted: u64,
-    /// Open again, since a worker died, left or failed.
+    /// Given again, since a worker died, left or failed.
     pub n_reopened: u64,
     /// Given to a second worker, since the first was late.
     pub n_twins: u64,
@@ -152,6 +154,7 @@ impl Schedule {
     pub fn open_stage(&mut self, stage: Stage) {
         self.open = (0..).take(stage.rows.len()).map(PartId).collect();
         self.answered.clear();
+        self.reopened.clear();
         self.alone.clear();
         self.deaths.clear();
         self.merged = None;
@@ -290,6 +293,7 @@ impl Schedule {
             for part in &parts {
                 // What is not open is another worker's as well.
                 self.totals.n_twins += u64::from(!self.open.remove(part));
+                self.totals.n_reopened += u64::from(self.reopened.remove(part));
             }
             if let Some(worker) = self.workers.get_mut(&id) {
                 worker.owed.push((self.stage.seq, parts.clone()));
@@ -360,6 +364,8 @@ impl Schedule {
         for part in parts {
             self.totals.n_counted += u64::from(self.answered.insert(*part));
             self.open.remove(part);
+            // Whoever had it answers before it is given again.
+            self.reopened.remove(part);
             self.alone.remove(part);
             if self.stage.keeps_homes && self.workers.contains_key(&id) {
                 self.homes.insert(*part, id);
@@ -421,7 +427,7 @@ impl Schedule {
         });
         if !is_leased && !self.answered.contains(&part) {
             self.open.insert(part);
-            self.totals.n_reopened += 1;
+            self.reopened.insert(part);
         }
     }
 

@@ -9,8 +9,8 @@ use clientele_kmeans::cpu::{BlockMemory, CpuBackend, Effort, Travel};
 use clientele_kmeans::{BLOCK_ROWS, Block, LANES};
 use clientele_protocol::CandidateId;
 
-/// Bounds cost a pass a tenth and more, and are of no use while centroids still travel far: they are kept once no more than this share
-/// of the rows moved in a pass.
+/// Bounds cost a pass a tenth (64 clusters) to a half (8), and are of no use while centroids still travel far: they are kept once no more
+/// than this share of the rows moved in a pass.
 const CALM_SHARE: f64 = 0.05;
 
 /// Rows are put in the order of their bounds once this many passes' worth of them was read for nothing, because they shared a tile with a row

@@ -88,7 +88,7 @@ impl Metrics {
             ("counted_parts", "Parts answered", &metrics.counted_parts),
             (
                 "reopened_parts",
-                "Parts open again, since a worker died, left or failed",
+                "Parts given again, since a worker died, left or failed",
                 &metrics.reopened_parts,
             ),
             (

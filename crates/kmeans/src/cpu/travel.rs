@@ -63,8 +63,8 @@ impl Travel {
         &self.packed
     }
 
-    /// The next pass is one with the centroids `to`. With `keeps_bounds` it leaves bounds behind, which costs it about a tenth more;
-    /// without, those there are get dropped.
+    /// The next pass is one with the centroids `to`. With `keeps_bounds` it leaves bounds behind, which costs it a few cycles a row: a tenth of
+    /// a pass over 64 clusters, half of one over 8. Without, those there are get dropped.
     pub fn advance(&mut self, to: &Centroids, keeps_bounds: bool) {
         self.keeps_bounds = keeps_bounds;
         if *to == self.centroids {
