@@ -327,7 +327,7 @@ impl RawTiles {
         values
     }
 
-    /// Puts the rows on the grid, in place, and adds them to `partial`. `ids` [n_rows] and `values` [n_rows] are those of the rows.
+    /// Puts the rows on the grid, in place, and adds them to `partial`. `ids` and `values` are those of the rows, one each.
     ///
     /// # Errors
     /// As [`crate::ingest::ingest`].

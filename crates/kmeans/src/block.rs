@@ -143,7 +143,7 @@ impl Block {
     /// Puts the rows into another order: row i is what was row `order[i]`.
     ///
     /// # Panics
-    /// When `order` is not n_rows long or takes a row out of its segment of [`SEGMENT_ROWS`] rows.
+    /// When `order` is not n_rows long or takes a row out of its segment of 4,096 rows.
     pub fn reorder(&mut self, order: &[u16]) {
         let given = order.iter().map(|&row| match &self.order {
             Some(own) => own.given[usize::from(row)],
