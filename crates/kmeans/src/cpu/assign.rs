@@ -7,7 +7,7 @@
 use super::centroids::PackedCentroids;
 use super::lanes::Lanes;
 use super::memory::Remembering;
-use super::score::{Best, BestTwo, Scores, score};
+use super::score::{Best, BestTwo, score};
 use super::sums::{Rows, add_rows};
 use crate::exact::{self, NearestTwo};
 use crate::{Block, LANES, Partial};
@@ -166,12 +166,7 @@ unsafe fn label_group<L: Lanes, const TILES: usize>(
         }
         let gap = centroids.certain_gap(block.tile_norms()[tile_idx]);
         // SAFETY: passed on to the caller.
-        let (mut labels, mut uncertain) = unsafe { best.read(tile, gap) };
-        if uncertain != 0 {
-            // SAFETY: passed on to the caller.
-            let scores = unsafe { best.scores(tile, tiles[tile]) };
-            uncertain = by_own_norm(centroids, &scores, uncertain);
-        }
+        let (mut labels, uncertain) = unsafe { best.read(tile, gap) };
         if !centroids.are_all_distinct() {
             labels = labels.map(|label| centroids.index_of(label.into()));
         }
@@ -210,19 +205,6 @@ unsafe fn label_group<L: Lanes, const TILES: usize>(
             }
         }
     }
-}
-
-/// Those of the `uncertain` rows that stay so by their own norm: that of the tile may be of an outlier among them.
-#[cold]
-fn by_own_norm(centroids: &PackedCentroids, scores: &Scores, uncertain: u32) -> u32 {
-    let mut still = 0;
-    for lane in (0..LANES).filter(|lane| (uncertain >> lane) & 1 == 1) {
-        // The square is a sum of at most 4,096 terms, each rounded.
-        let norm = scores.squares[lane].sqrt() * 1.001;
-        let gap = centroids.certain_gap(norm);
-        still |= u32::from(scores.second[lane] - scores.best[lane] <= gap) << lane;
-    }
-    still
 }
 
 /// The exact labels of the rows of a tile whose bit is set; how many there are.
