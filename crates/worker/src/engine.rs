@@ -189,12 +189,13 @@ impl Engine {
 
     /// A job has ended: GPUs need not hold its blocks any longer.
     pub fn end_job(&self, job: JobNo) {
+        if self.gpus.is_empty() {
+            return;
+        }
+        // In this order: a pass holds the one while it asks for the other.
+        let _no_pass = self.in_passes.write();
         let mut given = lock(&self.given);
-        if given.remove(&job).is_some_and(|blocks| !blocks.is_empty()) {
-            let _no_pass = self
-                .in_passes
-                .write()
-                .unwrap_or_else(PoisonError::into_inner);
+        if given.remove(&job).is_some() {
             let kept: BTreeSet<u64> = given.values().flatten().copied().collect();
             for gpu in self.gpus() {
                 gpu.backend.forget_all_but(&kept);
