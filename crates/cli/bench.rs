@@ -119,6 +119,7 @@ fn wanted(args: &BenchArgs) -> Result<Wanted, Failure> {
     let mut kernels: Vec<Kernel> = Vec::new();
     for kernel in &args.kernel {
         let kernel = match kernel {
+            KernelArg::Avx512Vnni => Kernel::Avx512Vnni,
             KernelArg::Avx512 => Kernel::Avx512,
             KernelArg::Avx2 => Kernel::Avx2,
             KernelArg::Neon => Kernel::Neon,

@@ -119,6 +119,8 @@ pub enum BenchBackendArg {
 /// `--kernel`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum KernelArg {
+    /// x86-64 with 512-bit vectors and 16-bit products
+    Avx512Vnni,
     /// x86-64 with 512-bit vectors
     Avx512,
     /// x86-64 with 256-bit vectors

@@ -7,8 +7,10 @@
 use super::centroids::PackedCentroids;
 use super::lanes::Lanes;
 use super::memory::Remembering;
-use super::score::{Best, BestTwo, score};
-use super::sums::{Rows, add_rows};
+use super::score::{Best, BestTwo, Found, score};
+use super::short_scores::{BestShort, ShortCentroids, round_rows, score_short};
+use super::shorts::Shorts;
+use super::sums::Rows;
 use crate::exact::{self, NearestTwo};
 use crate::{Block, LANES, Partial};
 
@@ -17,12 +19,18 @@ const SEGMENT_BYTES: usize = 256 << 10;
 /// Tiles that are fetched ahead of those being scored, into the second-level cache; in the first they would push each other out.
 const TILES_AHEAD: usize = 9;
 
+/// Where more than one row in so many is scored twice, scoring once in `f32` is cheaper.
+const MOST_IN_DOUBT: u64 = 8;
+
 /// One candidate's part in a sweep over a block.
 pub(super) struct Assignment<'a> {
     pub(super) centroids: &'a PackedCentroids,
     pub(super) wanted: Wanted<'a>,
     /// Rows settled exactly.
     pub(super) n_rechecked: u64,
+    n_scored: u64,
+    /// In `f32`, since 16-bit products left them in doubt.
+    n_scored_again: u64,
 }
 
 impl<'a> Assignment<'a> {
@@ -31,7 +39,17 @@ impl<'a> Assignment<'a> {
             centroids,
             wanted,
             n_rechecked: 0,
+            n_scored: 0,
+            n_scored_again: 0,
         }
+    }
+
+    /// The centroids as pairs, unless too many rows of this block have been left in doubt.
+    #[inline(always)]
+    fn shorts_that_pay(&self) -> Option<&'a ShortCentroids> {
+        let too_many = self.n_scored / MOST_IN_DOUBT + 128;
+        let shorts = self.centroids.shorts.as_ref();
+        shorts.filter(|_| self.n_scored_again <= too_many)
     }
 }
 
@@ -54,7 +72,7 @@ pub(super) enum Wanted<'a> {
 /// # Safety
 /// As for [`Lanes`].
 #[inline(always)]
-pub(super) unsafe fn sweep<L: Lanes, const TILES: usize>(
+pub(super) unsafe fn sweep<S: Shorts, const TILES: usize>(
     block: &Block,
     assignments: &mut [Assignment<'_>],
 ) {
@@ -75,14 +93,14 @@ pub(super) unsafe fn sweep<L: Lanes, const TILES: usize>(
                 _ => list.extend(tiles),
             }
             // SAFETY: passed on to the caller.
-            unsafe { visit::<L, TILES>(block, &list, assignment, &mut rows) };
+            unsafe { visit::<S, TILES>(block, &list, assignment, &mut rows) };
         }
     }
 }
 
 /// Labels the tiles of `list`.
 #[inline(always)]
-unsafe fn visit<L: Lanes, const TILES: usize>(
+unsafe fn visit<S: Shorts, const TILES: usize>(
     block: &Block,
     list: &[usize],
     assignment: &mut Assignment<'_>,
@@ -92,16 +110,21 @@ unsafe fn visit<L: Lanes, const TILES: usize>(
     for (group_idx, group) in groups.iter().enumerate() {
         let ahead = groups.get(group_idx + TILES_AHEAD.div_ceil(TILES));
         // SAFETY: passed on to the caller.
-        unsafe { label_group::<L, TILES>(block, group, ahead, assignment, rows) };
+        unsafe { label_group::<S, TILES>(block, group, ahead, assignment, rows) };
     }
     for tile_idx in rest {
         // SAFETY: passed on to the caller.
-        unsafe { label_group::<L, 1>(block, &[*tile_idx], None, assignment, rows) };
+        unsafe { label_group::<S, 1>(block, &[*tile_idx], None, assignment, rows) };
+    }
+    match &mut assignment.wanted {
+        Wanted::Partial(partial, _) => rows.pending.flush(partial),
+        Wanted::Changes(remembering) => remembering.flush(&mut rows.pending),
+        Wanted::Labels(_) | Wanted::NearBounds(_) | Wanted::Two(_) => {}
     }
 }
 
 #[inline(always)]
-unsafe fn label_group<L: Lanes, const TILES: usize>(
+unsafe fn label_group<S: Shorts, const TILES: usize>(
     block: &Block,
     group: &[usize; TILES],
     ahead: Option<&[usize; TILES]>,
@@ -122,7 +145,7 @@ unsafe fn label_group<L: Lanes, const TILES: usize>(
             for tile_idx in ahead {
                 for line in block.tile(*tile_idx) {
                     // SAFETY: passed on to the caller.
-                    unsafe { L::prefetch(line) };
+                    unsafe { S::Floats::prefetch(line) };
                 }
             }
             &[]
@@ -132,7 +155,7 @@ unsafe fn label_group<L: Lanes, const TILES: usize>(
     let centroids = assignment.centroids;
     if let Wanted::Two(all) = &mut assignment.wanted {
         // SAFETY: passed on to the caller.
-        let best: BestTwo<L, TILES> = unsafe { score(&tiles, centroids, ahead) };
+        let best: BestTwo<S::Floats, TILES> = unsafe { score(&tiles, centroids, ahead) };
         for (tile, &tile_idx) in group.iter().enumerate() {
             let gap = centroids.certain_gap(block.tile_norms()[tile_idx]);
             let first_row = tile_idx * LANES;
@@ -140,69 +163,110 @@ unsafe fn label_group<L: Lanes, const TILES: usize>(
             // SAFETY: passed on to the caller.
             unsafe {
                 let (labels, uncertain) = best.read(tile, gap);
-                rows.read::<L>(tiles[tile]);
+                rows.read::<S::Floats>(tiles[tile]);
                 measure_two(centroids, rows, &labels, uncertain, out);
             }
         }
         return;
     }
-    // SAFETY: passed on to the caller.
-    let best: Best<L, TILES> = unsafe { score(&tiles, centroids, ahead) };
-    for tile in 0..TILES {
-        let tile_idx = group[tile];
-        if let Wanted::NearBounds(bounds) = &mut assignment.wanted {
-            // SAFETY: passed on to the caller.
-            let scores = unsafe { best.scores(tile, tiles[tile]) };
-            let error = centroids.distance_error(block.tile_norms()[tile_idx]);
-            for (lane, bound) in bounds[tile_idx * LANES..]
-                .iter_mut()
-                .take(LANES)
-                .enumerate()
-            {
-                *bound =
-                    (scores.squares[lane] + 2.0 * scores.best[lane] + error.of_square).max(0.0);
-            }
-            continue;
-        }
-        let gap = centroids.certain_gap(block.tile_norms()[tile_idx]);
+    if S::PAY
+        && let Some(shorts) = assignment.shorts_that_pay()
+    {
+        let scales = group.map(|tile_idx| shorts.scale(block.tile_norms()[tile_idx]));
         // SAFETY: passed on to the caller.
-        let (mut labels, uncertain) = unsafe { best.read(tile, gap) };
-        if !centroids.are_all_distinct() {
-            labels = labels.map(|label| centroids.index_of(label.into()));
-        }
-        let first_row = tile_idx * LANES;
-        let n_rows = LANES.min(block.n_rows() - first_row);
-        if uncertain != 0 {
+        let best: BestShort<S, TILES> = unsafe {
+            round_rows::<S, TILES>(&tiles, &scales, &mut rows.rounded);
+            score_short(&rows.rounded, &scales, shorts, ahead)
+        };
+        for tile in 0..TILES {
+            let found = best.of_tile(tile, shorts, scales[tile]);
             // SAFETY: passed on to the caller.
-            assignment.n_rechecked += unsafe {
-                settle::<L>(tiles[tile], n_rows, uncertain, centroids, rows, &mut labels)
-            };
+            unsafe { take_tile(block, group[tile], tiles[tile], &found, assignment, rows) };
         }
-        match &mut assignment.wanted {
-            Wanted::NearBounds(_) | Wanted::Two(_) => {}
-            Wanted::Labels(all) => {
+        return;
+    }
+    // SAFETY: passed on to the caller.
+    let best: Best<S::Floats, TILES> = unsafe { score(&tiles, centroids, ahead) };
+    for tile in 0..TILES {
+        // SAFETY: passed on to the caller.
+        unsafe {
+            let found = best.of_tile(tile);
+            take_tile(block, group[tile], tiles[tile], &found, assignment, rows);
+        }
+    }
+}
+
+/// Makes of the scores of a tile what is wanted.
+#[inline(always)]
+unsafe fn take_tile<F: Found>(
+    block: &Block,
+    tile_idx: usize,
+    columns: &[[f32; LANES]],
+    found: &F,
+    assignment: &mut Assignment<'_>,
+    rows: &mut Rows,
+) {
+    let centroids = assignment.centroids;
+    let row_norm = block.tile_norms()[tile_idx];
+    let first_row = tile_idx * LANES;
+    let n_rows = LANES.min(block.n_rows() - first_row);
+    if let Wanted::NearBounds(bounds) = &mut assignment.wanted {
+        // SAFETY: passed on to the caller.
+        let (scores, error) = unsafe { found.scores(columns, centroids, row_norm) };
+        for (lane, bound) in bounds[first_row..][..n_rows].iter_mut().enumerate() {
+            *bound = (scores.squares[lane] + 2.0 * scores.best[lane] + error.of_square).max(0.0);
+        }
+        return;
+    }
+    // SAFETY: passed on to the caller.
+    let (mut labels, uncertain) = unsafe { found.labels(columns, centroids, row_norm) };
+    assignment.n_scored += LANES as u64;
+    if uncertain.scored_again != 0 {
+        assignment.n_scored_again += u64::from(uncertain.scored_again.count_ones());
+    }
+    if !centroids.are_all_distinct() {
+        labels = labels.map(|label| centroids.index_of(label.into()));
+    }
+    if uncertain.still != 0 {
+        // SAFETY: passed on to the caller.
+        assignment.n_rechecked += unsafe {
+            settle::<F::Floats>(
+                columns,
+                n_rows,
+                uncertain.still,
+                centroids,
+                rows,
+                &mut labels,
+            )
+        };
+    }
+    match &mut assignment.wanted {
+        Wanted::NearBounds(_) | Wanted::Two(_) => {}
+        Wanted::Labels(all) => {
+            all[first_row..][..n_rows].copy_from_slice(&labels[..n_rows]);
+        }
+        Wanted::Partial(partial, all) => {
+            // SAFETY: passed on to the caller.
+            unsafe {
+                let pending = &mut rows.pending;
+                pending.add_rows::<F::Floats>(columns, n_rows, &labels, partial);
+            }
+            if let Some(all) = all {
                 all[first_row..][..n_rows].copy_from_slice(&labels[..n_rows]);
             }
-            Wanted::Partial(partial, all) => {
+        }
+        Wanted::Changes(remembering) => {
+            labels[n_rows..].fill(0);
+            if remembering.keeps_bounds() {
                 // SAFETY: passed on to the caller.
-                unsafe { add_rows::<L>(tiles[tile], &labels[..n_rows], rows, partial) };
-                if let Some(all) = all {
-                    all[first_row..][..n_rows].copy_from_slice(&labels[..n_rows]);
-                }
+                let (scores, error) = unsafe { found.scores(columns, centroids, row_norm) };
+                remembering.note_bounds(tile_idx, n_rows, &labels, &scores, error);
             }
-            Wanted::Changes(remembering) => {
-                labels[n_rows..].fill(0);
-                if remembering.keeps_bounds() {
-                    // SAFETY: passed on to the caller.
-                    let scores = unsafe { best.scores(tile, tiles[tile]) };
-                    let row_norm = block.tile_norms()[tile_idx];
-                    remembering.note_bounds(tile_idx, n_rows, &labels, &scores, row_norm);
-                }
-                // SAFETY: passed on to the caller.
-                unsafe {
-                    remembering.note_labels::<L>(tile_idx, n_rows, tiles[tile], &labels, rows)
-                };
-            }
+            // SAFETY: passed on to the caller.
+            unsafe {
+                let pending = &mut rows.pending;
+                remembering.note_labels::<F::Floats>(tile_idx, n_rows, columns, &labels, pending)
+            };
         }
     }
 }

@@ -1,10 +1,20 @@
 //! Centroids as the kernel wants them: distinct, in panels, with their bias and the error bound.
 
+use super::score::CentroidTile;
+use super::short_scores::{self, ShortCentroids};
 use crate::{Centroids, exact};
 use std::collections::HashMap;
 
 /// Centroids scored together, at most.
 pub(super) const MAX_PANEL_WIDTH: usize = 8;
+
+/// Centroids that a kernel scores together: as many as leave their scores in registers, at most [`MAX_PANEL_WIDTH`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PanelWidths {
+    pub(super) floats: usize,
+    /// `None` where 16-bit products are no faster.
+    pub(super) shorts: Option<usize>,
+}
 
 /// The distinct centroids of one candidate, cut into panels of nearly equal width.
 #[derive(Clone)]
@@ -15,27 +25,28 @@ pub(super) struct PackedCentroids {
     index_of: Vec<u16>,
     /// With duplicates.
     n_clusters: usize,
-    pub(super) panels: Vec<Panel>,
+    pub(super) panels: Vec<Panel<f32>>,
+    /// [n_distinct] `|c|^2 / 2`, rounded to `f32`.
+    pub(super) biases: Vec<f32>,
+    /// Where scoring in 16-bit products first may pay.
+    pub(super) shorts: Option<ShortCentroids>,
     /// Largest Euclidean norm, rounded up.
     max_norm: f64,
 }
 
 /// Up to [`MAX_PANEL_WIDTH`] centroids.
 #[derive(Clone)]
-pub(super) struct Panel {
+pub(super) struct Panel<T> {
     /// Position of the first in the distinct list.
     pub(super) first_idx: usize,
-    /// [width] `|c|^2 / 2`, rounded to `f32`.
-    pub(super) bias: Vec<f32>,
-    /// [n_features x width] values.
-    pub(super) values: Vec<f32>,
+    pub(super) width: usize,
+    /// [n_features x width] values, or as many as there are of each centroid.
+    pub(super) values: Vec<T>,
 }
 
 impl PackedCentroids {
-    /// Panels are at most `panel_width` wide, which is at most [`MAX_PANEL_WIDTH`].
-    ///
     /// Duplicate centroids tie on every row of theirs, and every such row would have to be settled exactly: merged, they cost nothing.
-    pub(super) fn new(centroids: &Centroids, panel_width: usize) -> Self {
+    pub(super) fn new(centroids: &Centroids, widths: PanelWidths) -> Self {
         let n_clusters = centroids.n_clusters();
         assert!(
             (1..=usize::from(u16::MAX) + 1).contains(&n_clusters),
@@ -57,10 +68,23 @@ impl PackedCentroids {
             .map(|row| exact::squared_distance(row, &origin))
             .collect();
         let max_square = squares.iter().copied().max().unwrap_or(0);
+        // Three roundings of 2^-53 each; the factor covers thousands.
+        let max_norm = (max_square as f64).sqrt() * (1.0 + 1e-12);
+        let pays = distinct.n_clusters() >= short_scores::MIN_CLUSTERS
+            && distinct.n_features() <= short_scores::MAX_FEATURES;
+        // One rounding: an integer below 2^58 to `f32`; halving is exact.
+        let biases: Vec<f32> = squares.iter().map(|&square| square as f32 / 2.0).collect();
+        let shorts = widths.shorts.filter(|_| pays).map(|width| {
+            let tiles = CentroidTile::cut(&distinct, &biases);
+            ShortCentroids::new(&distinct, &squares, max_norm, width, tiles)
+        });
         Self {
-            panels: panels(&distinct, &squares, panel_width.min(MAX_PANEL_WIDTH)),
-            // Three roundings of 2^-53 each; the factor covers thousands.
-            max_norm: (max_square as f64).sqrt() * (1.0 + 1e-12),
+            panels: cut_in_panels(distinct.n_clusters(), widths.floats, |idx| {
+                distinct.row(idx).iter().map(|&value| value as f32)
+            }),
+            biases,
+            shorts,
+            max_norm,
             distinct,
             n_clusters,
             index_of,
@@ -174,29 +198,28 @@ pub(super) struct DistanceError {
     pub(super) of_root: f32,
 }
 
-fn panels(distinct: &Centroids, squares: &[u64], width: usize) -> Vec<Panel> {
-    let n_distinct = distinct.n_clusters();
-    let n_panels = n_distinct.div_ceil(width);
+/// Panels at most `width` wide of what `values` gives of each of `n_distinct` centroids.
+pub(super) fn cut_in_panels<T, I: Iterator<Item = T>>(
+    n_distinct: usize,
+    width: usize,
+    values: impl Fn(usize) -> I,
+) -> Vec<Panel<T>> {
+    let n_panels = n_distinct.div_ceil(width.min(MAX_PANEL_WIDTH));
+    let first_idx = |panel_idx: usize| panel_idx * n_distinct / n_panels;
     (0..n_panels)
         .map(|panel_idx| {
             // Widths that differ by one at most: a narrow remainder would leave the multipliers waiting.
-            let members =
-                panel_idx * n_distinct / n_panels..(panel_idx + 1) * n_distinct / n_panels;
-            let values = (0..distinct.n_features())
-                .flat_map(|feature_idx| {
-                    members
-                        .clone()
-                        .map(move |idx| distinct.row(idx)[feature_idx] as f32)
-                })
-                .collect();
+            let members = first_idx(panel_idx)..first_idx(panel_idx + 1);
+            let mut of_members: Vec<I> = members.clone().map(&values).collect();
+            let mut interleaved = Vec::new();
+            while let Some(value) = of_members[0].next() {
+                interleaved.push(value);
+                interleaved.extend(of_members[1..].iter_mut().flat_map(Iterator::next));
+            }
             Panel {
                 first_idx: members.start,
-                // One rounding: an integer below 2^58 to `f32`; halving is exact.
-                bias: squares[members]
-                    .iter()
-                    .map(|&square| square as f32 / 2.0)
-                    .collect(),
-                values,
+                width: members.len(),
+                values: interleaved,
             }
         })
         .collect()
@@ -206,9 +229,14 @@ fn panels(distinct: &Centroids, squares: &[u64], width: usize) -> Vec<Panel> {
 mod tests {
     use super::*;
 
+    const FLOATS: PanelWidths = PanelWidths {
+        floats: 8,
+        shorts: None,
+    };
+
     #[test]
     fn duplicates_are_merged_and_keep_the_lowest_index() {
-        let packed = PackedCentroids::new(&Centroids::new(1, vec![5, 5, -1, 5, -1, 3]), 8);
+        let packed = PackedCentroids::new(&Centroids::new(1, vec![5, 5, -1, 5, -1, 3]), FLOATS);
         assert_eq!(packed.index_of, [0, 2, 5]);
         assert_eq!(packed.settle(&[3]), 5);
         assert_eq!(packed.settle(&[4]), 0);
@@ -222,13 +250,10 @@ mod tests {
             (9, vec![4, 5]),
             (17, vec![5, 6, 6]),
         ] {
-            let packed = PackedCentroids::new(&Centroids::new(2, (0..2 * n_clusters).collect()), 8);
+            let packed =
+                PackedCentroids::new(&Centroids::new(2, (0..2 * n_clusters).collect()), FLOATS);
             assert_eq!(
-                packed
-                    .panels
-                    .iter()
-                    .map(|p| p.bias.len())
-                    .collect::<Vec<_>>(),
+                packed.panels.iter().map(|p| p.width).collect::<Vec<_>>(),
                 widths
             );
         }

@@ -27,12 +27,31 @@ pub(super) trait Lanes: Copy {
     /// Whether `self - low <= gap` in any lane.
     unsafe fn any_within(self, low: Self, gap: f32) -> bool;
 
-    /// Writes grid values of four features as integers, row by row: value `f` of row `lane` to `rows[lane * stride + f]`.
+    /// Grid values of four features as integers, row by row.
     #[inline(always)]
-    unsafe fn transpose(columns: &[[f32; LANES]; 4], rows: &mut [i32], stride: usize) {
-        for (feature_idx, column) in columns.iter().enumerate() {
-            for (lane, &value) in column.iter().enumerate() {
-                rows[lane * stride + feature_idx] = value as i32;
+    unsafe fn transpose_four(columns: [&[f32; 4]; 4]) -> [[i32; 4]; 4] {
+        let mut rows = [[0; 4]; 4];
+        for (feature_idx, column) in columns.into_iter().enumerate() {
+            for (row, &value) in rows.iter_mut().zip(column) {
+                row[feature_idx] = value as i32;
+            }
+        }
+        rows
+    }
+
+    /// Writes grid values of sixteen features as integers, row by row: those of row `lane` to `rows[lane * stride]`.
+    #[inline(always)]
+    unsafe fn transpose(columns: &[[f32; LANES]; LANES], rows: &mut [[i32; LANES]], stride: usize) {
+        for (four_idx, four) in columns.as_chunks::<4>().0.iter().enumerate() {
+            for first_lane in (0..LANES).step_by(4) {
+                let [a, b, c, d] = four.each_ref().map(|column| column.as_chunks::<4>().0);
+                let block_idx = first_lane / 4;
+                let block = [&a[block_idx], &b[block_idx], &c[block_idx], &d[block_idx]];
+                // SAFETY: passed on to the caller.
+                let transposed = unsafe { Self::transpose_four(block) };
+                for (lane, values) in (first_lane..).zip(transposed) {
+                    rows[lane * stride].as_chunks_mut::<4>().0[four_idx] = values;
+                }
             }
         }
     }

@@ -7,9 +7,10 @@
 
 use std::ops::Range;
 
+use super::centroids::DistanceError;
 use super::lanes::Lanes;
 use super::score::Scores;
-use super::sums::{Rows, add_rows, move_row};
+use super::sums::Pending;
 use super::travel::Travel;
 use crate::block::SEGMENT_ROWS;
 use crate::{Block, LANES, Partial};
@@ -254,7 +255,7 @@ impl Remembering<'_> {
         self.effort.n_tiles_read += (list.len() - n_before) as u64;
     }
 
-    /// Bounds of a tile's rows from their scores; `row_norm` is at least the norm of each.
+    /// Bounds of a tile's rows from their scores, and what distances that follow from these are off by.
     #[inline(always)]
     pub(super) fn note_bounds(
         &mut self,
@@ -262,7 +263,7 @@ impl Remembering<'_> {
         n_rows: usize,
         labels: &[u16; LANES],
         scores: &Scores,
-        row_norm: f32,
+        error: DistanceError,
     ) {
         let travel = self.travel;
         let own = &mut self.memory.bounds;
@@ -273,7 +274,6 @@ impl Remembering<'_> {
             own.of_tile[tile_idx] = 0;
             return;
         }
-        let error = travel.packed().distance_error(row_norm);
         let per_unit = (1.0 / travel.unit) as f32;
         let (slop, rounding) = (error.of_square, error.of_root * per_unit + UNIT_ROUNDING);
         // In steps that vectorise, each for all lanes.
@@ -315,26 +315,33 @@ impl Remembering<'_> {
         n_rows: usize,
         columns: &[[f32; LANES]],
         labels: &[u16; LANES],
-        rows: &mut Rows,
+        pending: &mut Pending,
     ) {
         let known = &mut self.memory.labels[tile_idx * LANES..][..LANES];
         if !self.knows_labels {
             self.n_moved += n_rows as u64;
             known.copy_from_slice(labels);
             // SAFETY: passed on to the caller.
-            return unsafe { add_rows::<L>(columns, &labels[..n_rows], rows, &mut self.partial) };
+            return unsafe { pending.add_rows::<L>(columns, n_rows, labels, &mut self.partial) };
         }
         if known == labels {
             return;
         }
-        for lane in 0..n_rows {
-            let (from, to) = (known[lane], labels[lane]);
-            if from != to {
-                self.n_moved += 1;
-                move_row(columns, lane, from, to, &mut self.partial);
-            }
+        let mut from = [0; LANES];
+        from.copy_from_slice(known);
+        let mut moved = 0;
+        for lane in 0..LANES {
+            moved |= u32::from(from[lane] != labels[lane]) << lane;
         }
+        self.n_moved += u64::from(moved.count_ones());
+        // SAFETY: passed on to the caller.
+        unsafe { pending.move_rows::<L>(columns, moved, [&from, labels], &mut self.partial) };
         known.copy_from_slice(labels);
+    }
+
+    /// Adds what [`Remembering::note_labels`] left pending.
+    pub(super) fn flush(&mut self, pending: &mut Pending) {
+        pending.flush(&mut self.partial);
     }
 
     /// The answer, after all tiles.

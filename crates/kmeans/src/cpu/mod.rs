@@ -7,6 +7,8 @@ mod memory;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod score;
+mod short_scores;
+mod shorts;
 mod sums;
 mod travel;
 #[cfg(target_arch = "x86_64")]
@@ -15,8 +17,9 @@ mod x86;
 use crate::exact::{self, NearestTwo};
 use crate::{Backend, BackendError, Block, BlockLabels, Centroids, Partial};
 use assign::{Assignment, Wanted, sweep};
-use centroids::PackedCentroids;
+use centroids::{PackedCentroids, PanelWidths};
 use lanes::Scalar;
+use shorts::PlainShorts;
 
 pub use memory::{BlockMemory, Effort};
 pub use travel::Travel;
@@ -24,7 +27,9 @@ pub use travel::Travel;
 /// Instruction sets that the kernels are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kernel {
-    /// x86-64 with AVX-512 F.
+    /// x86-64 with AVX-512 F, BW and VNNI.
+    Avx512Vnni,
+    /// x86-64 with AVX-512 F and BW.
     Avx512,
     /// x86-64 with AVX2 and FMA.
     Avx2,
@@ -37,16 +42,26 @@ pub enum Kernel {
 impl Kernel {
     /// The kernels that this processor can run, fastest first; the last is always [`Kernel::Scalar`].
     pub fn available() -> Vec<Self> {
-        [Self::Avx512, Self::Avx2, Self::Neon, Self::Scalar]
-            .into_iter()
-            .filter(|kernel| kernel.is_available())
-            .collect()
+        let all = [
+            Self::Avx512Vnni,
+            Self::Avx512,
+            Self::Avx2,
+            Self::Neon,
+            Self::Scalar,
+        ];
+        let available = all.into_iter().filter(|kernel| kernel.is_available());
+        available.collect()
     }
 
     #[cfg(target_arch = "x86_64")]
     fn is_available(self) -> bool {
         match self {
-            Self::Avx512 => is_x86_feature_detected!("avx512f"),
+            Self::Avx512Vnni => {
+                Self::Avx512.is_available() && is_x86_feature_detected!("avx512vnni")
+            }
+            Self::Avx512 => {
+                is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw")
+            }
             Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
             Self::Neon => false,
             Self::Scalar => true,
@@ -56,7 +71,7 @@ impl Kernel {
     #[cfg(target_arch = "aarch64")]
     fn is_available(self) -> bool {
         match self {
-            Self::Avx512 | Self::Avx2 => false,
+            Self::Avx512Vnni | Self::Avx512 | Self::Avx2 => false,
             Self::Neon => std::arch::is_aarch64_feature_detected!("neon"),
             Self::Scalar => true,
         }
@@ -67,19 +82,22 @@ impl Kernel {
         self == Self::Scalar
     }
 
-    /// Centroids scored together: as many as leave their scores in registers. AVX-512 has 32 registers and scores three vectors at once;
-    /// the others score one, which takes two registers of 16, four of 32 and four of 16.
-    fn panel_width(self) -> usize {
-        match self {
-            Self::Avx512 => 8,
-            Self::Avx2 => 6,
-            Self::Neon => 6,
-            Self::Scalar => 2,
-        }
+    /// AVX-512 has 32 registers and scores three vectors at once; the others score one, which takes two registers of 16, four of 32 and
+    /// four of 16. 16-bit products take as many.
+    fn panel_widths(self) -> PanelWidths {
+        let (floats, shorts) = match self {
+            Self::Avx512Vnni => (8, Some(8)),
+            Self::Avx512 => (8, None),
+            Self::Avx2 => (6, None),
+            Self::Neon => (6, None),
+            Self::Scalar => (2, None),
+        };
+        PanelWidths { floats, shorts }
     }
 
     fn name(self) -> &'static str {
         match self {
+            Self::Avx512Vnni => "avx512-vnni",
             Self::Avx512 => "avx512",
             Self::Avx2 => "avx2",
             Self::Neon => "neon",
@@ -166,7 +184,7 @@ impl CpuBackend {
     /// # Panics
     /// When there is no centroid, or more than 65,536.
     pub fn travel(&self, centroids: Centroids) -> Travel {
-        Travel::new(centroids, self.kernel.panel_width())
+        Travel::new(centroids, self.kernel.panel_widths())
     }
 
     /// A pass with the centroids of each of `asked`, on the memory of its passes over this block. The partials are those of a pass without
@@ -199,12 +217,15 @@ impl CpuBackend {
 
     fn pack(&self, block: &Block, centroids: &Centroids) -> PackedCentroids {
         check_features(block, centroids);
-        PackedCentroids::new(centroids, self.kernel.panel_width())
+        PackedCentroids::new(centroids, self.kernel.panel_widths())
     }
 
     fn sweep(&self, block: &Block, assignments: &mut [Assignment<'_>]) {
         match self.kernel {
             // SAFETY: `with_kernel` and `new` make a backend only for kernels that this processor has been seen to support.
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx512Vnni => unsafe { x86::sweep_avx512_vnni(block, assignments) },
+            // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Kernel::Avx512 => unsafe { x86::sweep_avx512(block, assignments) },
             // SAFETY: as above.
@@ -214,7 +235,7 @@ impl CpuBackend {
             #[cfg(target_arch = "aarch64")]
             Kernel::Neon => unsafe { neon::sweep_neon(block, assignments) },
             // SAFETY: `Scalar` needs no more than the processor that the crate is compiled for.
-            _ => unsafe { sweep::<Scalar, 1>(block, assignments) },
+            _ => unsafe { sweep::<PlainShorts<Scalar>, 1>(block, assignments) },
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::assign::{Assignment, sweep};
 use super::lanes::Lanes;
+use super::shorts::PlainShorts;
 use crate::{Block, LANES};
 use core::arch::aarch64::*;
 use core::arch::asm;
@@ -12,7 +13,7 @@ use core::arch::asm;
 #[target_feature(enable = "neon")]
 pub(super) unsafe fn sweep_neon(block: &Block, assignments: &mut [Assignment<'_>]) {
     // SAFETY: this function is compiled with what `Neon` needs, and its caller has seen that the processor has it.
-    unsafe { sweep::<Neon, 1>(block, assignments) }
+    unsafe { sweep::<PlainShorts<Neon>, 1>(block, assignments) }
 }
 
 #[derive(Clone, Copy)]
@@ -108,40 +109,29 @@ impl Lanes for Neon {
         unsafe { vminvq_f32(vminq_f32(vminq_f32(a, b), vminq_f32(c, d))) <= gap }
     }
 
-    /// Four by four in registers, as on x86-64.
     #[inline(always)]
-    unsafe fn transpose(columns: &[[f32; LANES]; 4], rows: &mut [i32], stride: usize) {
-        for first_lane in (0..LANES).step_by(4) {
-            // SAFETY: the caller has NEON.
-            let transposed = unsafe {
-                let a = whole(&columns[0][first_lane..]);
-                let b = whole(&columns[1][first_lane..]);
-                let c = whole(&columns[2][first_lane..]);
-                let d = whole(&columns[3][first_lane..]);
-                let (ab_even, ab_odd) = pairs(a, b);
-                let (cd_even, cd_odd) = pairs(c, d);
-                [
-                    vtrn1q_s64(ab_even, cd_even),
-                    vtrn1q_s64(ab_odd, cd_odd),
-                    vtrn2q_s64(ab_even, cd_even),
-                    vtrn2q_s64(ab_odd, cd_odd),
-                ]
-            };
-            for (lane, row) in (first_lane..).zip(transposed) {
-                let to = &mut rows[lane * stride..][..4];
-                // SAFETY: as above; `to` is four values long.
-                unsafe { vst1q_s32(to.as_mut_ptr(), vreinterpretq_s32_s64(row)) }
+    unsafe fn transpose_four(columns: [&[f32; 4]; 4]) -> [[i32; 4]; 4] {
+        let mut rows = [[0; 4]; 4];
+        // SAFETY: the caller has NEON; each reference covers four values.
+        unsafe {
+            let a = vcvtq_s32_f32(vld1q_f32(columns[0].as_ptr()));
+            let b = vcvtq_s32_f32(vld1q_f32(columns[1].as_ptr()));
+            let c = vcvtq_s32_f32(vld1q_f32(columns[2].as_ptr()));
+            let d = vcvtq_s32_f32(vld1q_f32(columns[3].as_ptr()));
+            let (ab_even, ab_odd) = pairs(a, b);
+            let (cd_even, cd_odd) = pairs(c, d);
+            let transposed = [
+                vtrn1q_s64(ab_even, cd_even),
+                vtrn1q_s64(ab_odd, cd_odd),
+                vtrn2q_s64(ab_even, cd_even),
+                vtrn2q_s64(ab_odd, cd_odd),
+            ];
+            for (row, values) in rows.iter_mut().zip(transposed) {
+                vst1q_s32(row.as_mut_ptr(), vreinterpretq_s32_s64(values));
             }
         }
+        rows
     }
-}
-
-/// Four grid values as integers.
-#[inline(always)]
-unsafe fn whole(values: &[f32]) -> int32x4_t {
-    let values = &values[..4];
-    // SAFETY: the caller has NEON; `values` is four long.
-    unsafe { vcvtq_s32_f32(vld1q_f32(values.as_ptr())) }
 }
 
 /// Rows 0 and 2, and rows 1 and 3, of two features: each row's two values side by side.

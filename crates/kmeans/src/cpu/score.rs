@@ -1,8 +1,8 @@
 //! Scores of tiles of rows against panels of centroids, in registers, and the best of them.
 
-use super::centroids::{MAX_PANEL_WIDTH, PackedCentroids, Panel};
+use super::centroids::{DistanceError, MAX_PANEL_WIDTH, PackedCentroids, Panel};
 use super::lanes::Lanes;
-use crate::LANES;
+use crate::{Centroids, LANES};
 
 /// What is kept of the scores of a group, as they come in order of the centroids: a later one must be less to take a place.
 ///
@@ -13,6 +13,111 @@ pub(super) trait Tally<L: Lanes, const TILES: usize> {
     unsafe fn start() -> Self;
     /// The scores of centroid `idx`.
     unsafe fn offer(&mut self, scores: [L; TILES], idx: L);
+}
+
+/// Up to [`LANES`] centroids, one a lane: for the scores of a single row.
+#[derive(Clone)]
+pub(super) struct CentroidTile {
+    /// As [`PackedCentroids::biases`]; infinite where there is no centroid.
+    biases: [f32; LANES],
+    /// [n_features]
+    columns: Vec<[f32; LANES]>,
+}
+
+impl CentroidTile {
+    /// `biases` [n_clusters].
+    pub(super) fn cut(centroids: &Centroids, biases: &[f32]) -> Vec<Self> {
+        let tiles = biases.chunks(LANES).enumerate().map(|(tile_idx, own)| {
+            let mut biases = [f32::INFINITY; LANES];
+            biases[..own.len()].copy_from_slice(own);
+            let columns = (0..centroids.n_features()).map(|feature_idx| {
+                let mut column = [0.0; LANES];
+                for (value, centroid) in column
+                    .iter_mut()
+                    .zip(centroids.rows().skip(tile_idx * LANES))
+                {
+                    *value = centroid[feature_idx] as f32;
+                }
+                column
+            });
+            Self {
+                biases,
+                columns: columns.collect(),
+            }
+        });
+        tiles.collect()
+    }
+}
+
+/// The position of the centroid nearest to row `lane` of a tile, and whether it is certain.
+///
+/// The error is that of [`score`]: a term is rounded no more often when four sums are made side by side.
+#[inline(always)]
+pub(super) unsafe fn score_row<L: Lanes>(
+    columns: &[[f32; LANES]],
+    lane: usize,
+    centroids: &[CentroidTile],
+    gap: f32,
+) -> (u16, bool) {
+    let (mut least, mut second, mut least_idx) = (f32::INFINITY, f32::INFINITY, 0);
+    for (tile_idx, tile) in centroids.iter().enumerate() {
+        let mut scores = [0.0; LANES];
+        // SAFETY: passed on to the caller.
+        unsafe {
+            let mut sums = [L::splat(0.0); 4];
+            sums[0] = L::load(&tile.biases);
+            let (fours, rest) = columns.as_chunks::<4>();
+            let (c_fours, c_rest) = tile.columns[..columns.len()].as_chunks::<4>();
+            for (four, c_four) in fours.iter().zip(c_fours) {
+                for ((sum, column), c) in sums.iter_mut().zip(four).zip(c_four) {
+                    *sum = sum.minus_product(L::splat(column[lane]), L::load(c));
+                }
+            }
+            for (column, c) in rest.iter().zip(c_rest) {
+                sums[0] = sums[0].minus_product(L::splat(column[lane]), L::load(c));
+            }
+            sum_of_four(sums).store(&mut scores);
+        }
+        for (score, idx) in scores.into_iter().zip(tile_idx * LANES..) {
+            second = second.min(score.max(least));
+            if score < least {
+                (least, least_idx) = (score, idx);
+            }
+        }
+    }
+    (least_idx as u16, second - least > gap)
+}
+
+/// What was found out about the rows of one tile.
+///
+/// # Safety
+/// As for [`Lanes`].
+pub(super) trait Found {
+    /// Of the instruction set in use.
+    type Floats: Lanes;
+
+    /// The positions of the nearest centroids, and for which rows they are not certain.
+    unsafe fn labels(
+        &self,
+        columns: &[[f32; LANES]],
+        centroids: &PackedCentroids,
+        row_norm: f32,
+    ) -> ([u16; LANES], Uncertain);
+    /// The scores, and how far off the distances are that follow from them.
+    unsafe fn scores(
+        &self,
+        columns: &[[f32; LANES]],
+        centroids: &PackedCentroids,
+        row_norm: f32,
+    ) -> (Scores, DistanceError);
+}
+
+/// Rows of a tile, a bit each.
+pub(super) struct Uncertain {
+    /// To be settled exactly.
+    pub(super) still: u32,
+    /// Scored in 16-bit products and then in `f32`.
+    pub(super) scored_again: u32,
 }
 
 /// Best and second best score of each row of a group, and the position of the best.
@@ -32,61 +137,105 @@ pub(super) struct Scores {
 }
 
 impl<L: Lanes, const TILES: usize> Best<L, TILES> {
-    /// The positions of a tile's rows, and a bit for each row whose position is not certain.
+    /// What concerns one tile.
     #[inline(always)]
-    pub(super) unsafe fn read(&self, tile: usize, gap: f32) -> ([u16; LANES], u32) {
+    pub(super) fn of_tile(&self, tile: usize) -> Best<L, 1> {
+        Best {
+            score: [self.score[tile]],
+            second_score: [self.second_score[tile]],
+            idx: [self.idx[tile]],
+        }
+    }
+}
+
+impl<L: Lanes> Found for Best<L, 1> {
+    type Floats = L;
+
+    #[inline(always)]
+    unsafe fn labels(
+        &self,
+        _: &[[f32; LANES]],
+        centroids: &PackedCentroids,
+        row_norm: f32,
+    ) -> ([u16; LANES], Uncertain) {
+        let gap = centroids.certain_gap(row_norm);
         let mut idxs = [0f32; LANES];
-        let mut uncertain = 0;
+        let mut uncertain = Uncertain {
+            still: 0,
+            scored_again: 0,
+        };
+        let ([score], [second_score]) = (self.score, self.second_score);
         // SAFETY: passed on to the caller.
         unsafe {
-            self.idx[tile].store(&mut idxs);
-            if self.second_score[tile].any_within(self.score[tile], gap) {
+            self.idx[0].store(&mut idxs);
+            if second_score.any_within(score, gap) {
                 let (mut scores, mut second_scores) = ([0f32; LANES], [0f32; LANES]);
-                self.score[tile].store(&mut scores);
-                self.second_score[tile].store(&mut second_scores);
+                score.store(&mut scores);
+                second_score.store(&mut second_scores);
                 for lane in 0..LANES {
-                    uncertain |= u32::from(second_scores[lane] - scores[lane] <= gap) << lane;
+                    uncertain.still |= u32::from(second_scores[lane] - scores[lane] <= gap) << lane;
                 }
             }
         }
         (as_labels(idxs), uncertain)
     }
 
-    /// The scores of a tile, and the squared norms of its rows.
     #[inline(always)]
-    pub(super) unsafe fn scores(&self, tile: usize, columns: &[[f32; LANES]]) -> Scores {
-        let mut scores = Scores {
-            best: [0.0; LANES],
-            second: [0.0; LANES],
-            squares: [0.0; LANES],
-        };
+    unsafe fn scores(
+        &self,
+        columns: &[[f32; LANES]],
+        centroids: &PackedCentroids,
+        row_norm: f32,
+    ) -> (Scores, DistanceError) {
+        let (mut best, mut second) = ([0.0; LANES], [0.0; LANES]);
         // SAFETY: passed on to the caller.
-        unsafe {
-            self.score[tile].store(&mut scores.best);
-            self.second_score[tile].store(&mut scores.second);
-            // Four sums side by side: one would wait for itself with each feature.
-            let mut negated = [L::splat(0.0); 4];
-            let (fours, rest) = columns.as_chunks::<4>();
-            for four in fours {
-                for (negated, column) in negated.iter_mut().zip(four) {
-                    let x = L::load(column);
-                    *negated = negated.minus_product(x, x);
-                }
-            }
-            for column in rest {
+        let squares = unsafe {
+            self.score[0].store(&mut best);
+            self.second_score[0].store(&mut second);
+            squared_norms::<L>(columns)
+        };
+        let scores = Scores {
+            best,
+            second,
+            squares,
+        };
+        (scores, centroids.distance_error(row_norm))
+    }
+}
+
+/// `|x|^2` of the rows of a tile, rounded with each feature.
+#[inline(always)]
+pub(super) unsafe fn squared_norms<L: Lanes>(columns: &[[f32; LANES]]) -> [f32; LANES] {
+    let mut squares = [0.0; LANES];
+    // SAFETY: passed on to the caller.
+    unsafe {
+        // Four sums side by side: one would wait for itself with each feature.
+        let mut negated = [L::splat(0.0); 4];
+        let (fours, rest) = columns.as_chunks::<4>();
+        for four in fours {
+            for (negated, column) in negated.iter_mut().zip(four) {
                 let x = L::load(column);
-                negated[0] = negated[0].minus_product(x, x);
+                *negated = negated.minus_product(x, x);
             }
-            let minus_one = L::splat(-1.0);
-            let [a, b, c, d] = negated;
-            let sum = a
-                .minus_product(b, minus_one)
-                .minus_product(c.minus_product(d, minus_one), minus_one);
-            L::splat(0.0)
-                .minus_product(sum, L::splat(1.0))
-                .store(&mut scores.squares);
         }
-        scores
+        for column in rest {
+            let x = L::load(column);
+            negated[0] = negated[0].minus_product(x, x);
+        }
+        L::splat(0.0)
+            .minus_product(sum_of_four(negated), L::splat(1.0))
+            .store(&mut squares);
+    }
+    squares
+}
+
+#[inline(always)]
+unsafe fn sum_of_four<L: Lanes>([a, b, c, d]: [L; 4]) -> L {
+    // SAFETY: passed on to the caller.
+    unsafe {
+        let minus_one = L::splat(-1.0);
+        let [ab, cd] = [a.minus_product(b, minus_one), c.minus_product(d, minus_one)];
+        ab.minus_product(cd, minus_one)
     }
 }
 
@@ -209,15 +358,21 @@ pub(super) unsafe fn score<L: Lanes, B: Tally<L, TILES>, const TILES: usize>(
         let mut shares = ahead.chunks(share.max(1));
         for panel in &centroids.panels {
             let ahead = shares.next().unwrap_or_default();
-            match panel.bias.len() {
-                1 => score_panel::<L, B, TILES, 1>(tiles, panel, ahead, &mut best),
-                2 => score_panel::<L, B, TILES, 2>(tiles, panel, ahead, &mut best),
-                3 => score_panel::<L, B, TILES, 3>(tiles, panel, ahead, &mut best),
-                4 => score_panel::<L, B, TILES, 4>(tiles, panel, ahead, &mut best),
-                5 => score_panel::<L, B, TILES, 5>(tiles, panel, ahead, &mut best),
-                6 => score_panel::<L, B, TILES, 6>(tiles, panel, ahead, &mut best),
-                7 => score_panel::<L, B, TILES, 7>(tiles, panel, ahead, &mut best),
-                _ => score_panel::<L, B, TILES, MAX_PANEL_WIDTH>(tiles, panel, ahead, &mut best),
+            let biases = &centroids.biases;
+            macro_rules! score_panel {
+                ($width:expr) => {
+                    score_panel::<L, B, TILES, { $width }>(tiles, panel, biases, ahead, &mut best)
+                };
+            }
+            match panel.width {
+                1 => score_panel!(1),
+                2 => score_panel!(2),
+                3 => score_panel!(3),
+                4 => score_panel!(4),
+                5 => score_panel!(5),
+                6 => score_panel!(6),
+                7 => score_panel!(7),
+                _ => score_panel!(MAX_PANEL_WIDTH),
             }
         }
         best
@@ -228,7 +383,8 @@ pub(super) unsafe fn score<L: Lanes, B: Tally<L, TILES>, const TILES: usize>(
 #[inline(always)]
 unsafe fn score_panel<L: Lanes, B: Tally<L, TILES>, const TILES: usize, const WIDTH: usize>(
     tiles: &[&[[f32; LANES]]; TILES],
-    panel: &Panel,
+    panel: &Panel<f32>,
+    biases: &[f32],
     ahead: &[[[f32; LANES]; TILES]],
     best: &mut B,
 ) {
@@ -239,13 +395,13 @@ unsafe fn score_panel<L: Lanes, B: Tally<L, TILES>, const TILES: usize, const WI
     }
     let tiles = same_length;
     let values = &panel.values.as_chunks::<WIDTH>().0[..n_features];
-    let bias = &panel.bias[..WIDTH];
+    let biases = &biases[panel.first_idx..][..WIDTH];
     // One line after the other: processors foresee a run of lines, and not three at a time.
     let ahead = &ahead[..ahead.len().min(n_features)];
     // SAFETY: passed on to the caller.
     unsafe {
         let mut scores = [[L::splat(0.0); TILES]; WIDTH];
-        for (scores, &bias) in scores.iter_mut().zip(bias) {
+        for (scores, &bias) in scores.iter_mut().zip(biases) {
             *scores = [L::splat(bias); TILES];
         }
         for (feature_idx, lines) in ahead.iter().enumerate() {

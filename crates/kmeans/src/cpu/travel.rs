@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::centroids::PackedCentroids;
+use super::centroids::{PackedCentroids, PanelWidths};
 use crate::{Centroids, exact};
 
 /// Bounds are 16-bit numbers of units; the widest gap there can be at the start of an epoch is this many of them.
@@ -20,7 +20,7 @@ static EPOCHS: AtomicU64 = AtomicU64::new(1);
 pub struct Travel {
     centroids: Centroids,
     packed: PackedCentroids,
-    panel_width: usize,
+    widths: PanelWidths,
     pub(super) keeps_bounds: bool,
     /// Bounds of another epoch mean nothing.
     pub(super) epoch: u64,
@@ -37,11 +37,11 @@ pub struct Travel {
 }
 
 impl Travel {
-    pub(super) fn new(centroids: Centroids, panel_width: usize) -> Self {
+    pub(super) fn new(centroids: Centroids, widths: PanelWidths) -> Self {
         let mut travel = Self {
-            packed: PackedCentroids::new(&centroids, panel_width),
+            packed: PackedCentroids::new(&centroids, widths),
             centroids,
-            panel_width,
+            widths,
             keeps_bounds: false,
             epoch: 0,
             n_steps: 0,
@@ -77,7 +77,7 @@ impl Travel {
             .zip(to.rows())
             .map(|(from, to)| (exact::squared_distance(from, to) as f64).sqrt() * ROUND_UP)
             .collect();
-        self.packed = PackedCentroids::new(to, self.panel_width);
+        self.packed = PackedCentroids::new(to, self.widths);
         self.centroids = to.clone();
         if !same_shape {
             return self.begin_epoch();
