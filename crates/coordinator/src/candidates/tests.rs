@@ -137,3 +137,18 @@ fn a_start_whose_clusters_came_out_empty_in_this_round_is_not_judged_by_it() {
     let judged: Vec<bool> = ids.iter().map(|id| is_judged(*id)).collect();
     assert_eq!(judged, [true, true, false, true]);
 }
+
+#[test]
+fn a_start_that_has_converged_is_not_given_up_for_its_inertia() {
+    let settled = [
+        [163, 500, 836, 1_000_500],
+        [500, 1_000_163, 1_000_500, 1_000_836],
+    ];
+    let (summaries, asked) = fit(&[GOOD[1], GOOD[0], settled[0], settled[1]], true, true);
+    assert!(asked[3] < 4 && asked.len() > 4, "{asked:?}");
+    for summary in &summaries {
+        assert_eq!(summary.stop_reason, StopReason::Converged);
+        assert_eq!(summary.given_up, None);
+    }
+    assert!(summaries[2].inertia_grid > summaries[0].inertia_grid * 3 / 2);
+}
