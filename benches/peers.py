@@ -312,8 +312,9 @@ def sweep(bench, args):
     ks, restarts = range(args.k_min, args.k_max + 1), range(args.restarts)
     common = ["--max-iter", args.iters, "--tol", 1e-4]
 
-    def at_once(_):
-        found = bench.fit(table, "--k", f"{args.k_min}..{args.k_max}", "--restarts", args.restarts, "--seed", 1, *common)
+    def at_once(*halving):
+        sweep = ["--k", f"{args.k_min}..{args.k_max}", "--restarts", args.restarts, "--seed", 1, *common]
+        found = bench.fit(table, *sweep, *halving)
         models = {(c["n_clusters"], c["restart"]): c for c in found["model"]["candidates"]}
         return {"seconds": found["wall_seconds"], "models": models}
 
@@ -337,22 +338,25 @@ def sweep(bench, args):
 
     controls = bench.controls()
     with bench.peer("sklearn", table) as sklearn:
-        answers = alternate(args.times, {"at once": at_once, "one by one": one_by_one, "sklearn": peers})
+        runs = {"at once": lambda _: at_once("--no-halving"), "halving": lambda _: at_once(), "one by one": one_by_one, "sklearn": peers}
+        answers = alternate(args.times, runs)
     seconds = {name: median([a["seconds"] for a in of]) for name, of in answers.items()}
     together, apart = answers["at once"][0]["models"], answers["one by one"][0]["models"]
     # The first restart of seed 1 is in both, and must be the same to the last digit.
     same = all(together[k, 0]["inertia_grid"] == apart[k, 0]["inertia_grid"] and together[k, 0]["n_iter"] == apart[k, 0]["n_iter"] for k in ks)
-    best = {k: min(m["inertia"] for (n, _), m in together.items() if n == k) for k in ks}
+    best_at_k_max = {"sklearn": answers["sklearn"][0]["inertias"][args.k_max]}
+    for name in ("at once", "halving", "one by one"):
+        best_at_k_max[name] = min(m["inertia"] for (k, _), m in answers[name][0]["models"].items() if k == args.k_max)
     n_models = len(ks) * args.restarts
-    names = {"at once": f"clientele, one run of {n_models}", "one by one": f"clientele, {n_models} runs", "sklearn": f"scikit-learn, {n_models} fits"}
+    names = {"at once": f"clientele, one run of {n_models}", "halving": "the same with halving", "one by one": f"clientele, {n_models} runs", "sklearn": f"scikit-learn, {n_models} fits"}
     for name, title in names.items():
         bench.add(
             {
                 "": title,
                 "seconds": seconds[name],
                 "by one run": seconds[name] / seconds["at once"],
-                f"best inertia at k = {args.k_max}": best[args.k_max] if name == "at once" else min(m["inertia"] for (n, _), m in apart.items() if n == args.k_max) if name == "one by one" else answers[name][0]["inertias"][args.k_max],
-                "same models as one run": {"at once": "", "one by one": "yes" if same else "NO", "sklearn": "own seeds"}[name],
+                f"best inertia at k = {args.k_max}": best_at_k_max[name],
+                "same models as one run": {"at once": "", "halving": "but those given up", "one by one": "yes" if same else "NO", "sklearn": "own seeds"}[name],
                 "where we lose": losses(seconds["at once"], {title: seconds[name]}) if name != "at once" else "",
             }
             | controls

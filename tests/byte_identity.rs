@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::Command;
 
 use arrow::record_batch::RecordBatch;
-use common::{blobs, fit, has_gpu, hashes, parquet, run, shuffled, summary, write};
+use common::{blobs, fit, has_gpu, hashes, json, parquet, run, shuffled, summary, write};
+use serde_json::Value;
 use tempfile::TempDir;
 
 const SPEC: [&str; 8] = [
@@ -244,6 +245,50 @@ fn leaving_rows_out_gives_the_same_bytes() {
         let some = of(name.to_owned(), None);
         assert_eq!(hashes(&all), hashes(&some), "{name}");
     }
+}
+
+#[test]
+fn the_same_starts_are_given_up_everywhere_or_none() {
+    let dir = TempDir::new().unwrap();
+    let table = dir.path().join("customers.parquet");
+    // 600,000 rows are three shards, for three workers.
+    write(&table, &blobs(600_000, 4, 30), 100_000);
+    let of = |name: &str, flags: &[&str]| {
+        let out = dir.path().join(name);
+        let mut command = fit(&table, &out);
+        command.args(["--id", "customer_id", "--k", "3..8", "--restarts", "3"]);
+        command.args(["--tol", "0", "--max-iter", "40", "--seed", "5"]);
+        let summary = summary(command.args(flags));
+        (hashes(&summary), summary, json(&out, "model.json"))
+    };
+    let (one, summary, model) = of("one", &[]);
+    let candidates = model["candidates"].as_array().unwrap();
+    let n_given_up = candidates.iter().filter(|it| !it["given_up"].is_null());
+    assert_eq!(summary["n_given_up"], n_given_up.count());
+    assert_ne!(summary["n_given_up"], 0);
+    for candidate in candidates {
+        let why = &candidate["given_up"];
+        assert_eq!(why.is_null(), candidate["stop_reason"] != "given_up");
+        if !why.is_null() {
+            let number = |it: &Value| it.as_i64().unwrap();
+            let left = number(&why["n_rounds_left"]);
+            assert_eq!(number(&candidate["n_iter"]) + left, 40);
+            let forecast =
+                number(&candidate["inertia_grid"]) - left * number(&why["decrease_grid"]);
+            assert!(
+                forecast > number(&why["leader_inertia_grid"]),
+                "{candidate}"
+            );
+        }
+    }
+    assert_eq!(one, of("three", &["--workers", "3", "--threads", "3"]).0);
+    let (all, summary, model) = of("all", &["--no-halving"]);
+    assert_eq!(summary["n_given_up"], 0);
+    assert!(!model.to_string().contains("given_up"));
+    // What the version before halving made of this table.
+    let before = "e79f683a8f77147b49b8a2da6c3d51dcd4c36e15c2e2371e6be7bcb17c5a5808";
+    assert_eq!(all.0, before);
+    assert_eq!(one.1, all.1, "here nothing is lost by it");
 }
 
 #[test]

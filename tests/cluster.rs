@@ -40,6 +40,8 @@ impl Expected {
         common::write(&table, &common::blobs(n_rows, n_features, 30), 100_000);
         let out = dir.path().join("in-process");
         let computed = summary(fit(&table, &out).args(MODEL));
+        // Which starts are given up, and when, is part of the model: whatever happens to the cluster, it must be the same ones.
+        assert_ne!(computed["n_given_up"], 0, "every start went to its end");
         let hashes = hashes(&computed);
         Self { dir, hashes }
     }

@@ -5,19 +5,23 @@
 //! skip; with `CLIENTELE_REQUIRE_YAML=1` they fail.
 
 mod common;
+#[path = "deployment/coordinator.rs"]
+mod coordinator;
+#[path = "deployment/shell.rs"]
+mod shell;
+#[path = "deployment/yaml.rs"]
+mod yaml;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
 use serde_json::{Value, json};
 
 use common::{clientele, run};
-
-type Variables = BTreeMap<String, String>;
+use coordinator::Coordinator;
+use shell::{assignments, expand, fenced, shell_commands};
+use yaml::{Yaml, array, config, number, object, pods, services, text, variables};
 
 #[test]
 fn the_command_lines_of_the_docs_are_taken() {
@@ -436,220 +440,6 @@ fn complaint(args: &[String]) -> Option<String> {
     }
 }
 
-/// What stands in the ```sh blocks.
-fn fenced(markdown: &str) -> String {
-    let mut lines = Vec::new();
-    let mut is_shell = false;
-    for line in markdown.lines() {
-        match line.strip_prefix("```") {
-            Some(kind) => is_shell = kind == "sh",
-            None if is_shell => lines.push(line),
-            None => {}
-        }
-    }
-    lines.join("\n")
-}
-
-/// Arguments of each `clientele ...`, as a shell would part them; what follows `&`, `|`, `>` or `#` is not of them.
-fn shell_commands(script: &str) -> Vec<Vec<String>> {
-    let script = script.replace("\\\n", " ");
-    let variables = assignments(&script);
-    let mut commands = Vec::new();
-    for line in script.lines() {
-        let Some(rest) = line.trim().strip_prefix("clientele ") else {
-            continue;
-        };
-        let mut args = Vec::new();
-        for word in rest.split_whitespace() {
-            if ["&", "|", ">", "2>", "#"].contains(&word) {
-                break;
-            }
-            match word.strip_prefix('$').and_then(|name| variables.get(name)) {
-                Some(value) => args.extend(value.split_whitespace().map(str::to_owned)),
-                None => args.push(word.trim_matches('\'').to_owned()),
-            }
-        }
-        commands.push(args);
-    }
-    commands
-}
-
-/// `NAME=value` lines, `export` or not, quoted or not.
-fn assignments(text: &str) -> Variables {
-    let mut found = Variables::new();
-    for line in text.lines() {
-        let line = line.strip_prefix("export ").unwrap_or(line);
-        if let Some((name, value)) = line.split_once('=')
-            && !name.is_empty()
-            && name.chars().all(|c| c.is_ascii_uppercase() || c == '_')
-        {
-            found.insert(name.to_owned(), value.trim_matches('"').to_owned());
-        }
-    }
-    found
-}
-
-/// Replaces `$(NAME)` or `${NAME}`; a name that nobody sets is a mistake.
-fn expand(text: &str, open: char, close: char, variables: &Variables) -> String {
-    let mut expanded = String::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once(&format!("${open}")) {
-        let (name, after) = after.split_once(close).expect("it is closed");
-        let value = variables.get(name);
-        expanded.push_str(before);
-        expanded.push_str(value.unwrap_or_else(|| panic!("nobody sets {name} of {text}")));
-        rest = after;
-    }
-    expanded + rest
-}
-
-/// What a container's arguments may name.
-fn variables(container: &Value, config: &Variables) -> Variables {
-    let mut found = Variables::new();
-    if !container["envFrom"].is_null() {
-        found.extend(config.clone());
-    }
-    for entry in array(&container["env"]) {
-        let from = &entry["valueFrom"];
-        let value = if let Some(value) = entry["value"].as_str() {
-            value.to_owned()
-        } else if let Some(key) = from["configMapKeyRef"]["key"].as_str() {
-            config[key].clone()
-        } else if from["resourceFieldRef"].is_object() {
-            "4096".into()
-        } else {
-            "a-name-28973".into()
-        };
-        found.insert(text(&entry["name"]).to_owned(), value);
-    }
-    found
-}
-
-fn config(files: &Yaml) -> Variables {
-    let maps = files.of_kind("ConfigMap");
-    let entries = maps.iter().flat_map(|map| object(&map["data"]));
-    entries
-        .map(|(name, value)| (name.clone(), text(value).to_owned()))
-        .collect()
-}
-
-/// All pods that the manifests start, by the name of what starts them.
-fn pods(files: &Yaml) -> BTreeMap<String, Value> {
-    let mut found = BTreeMap::new();
-    for (kind, path) in [
-        ("Deployment", "/spec/template/spec"),
-        ("StatefulSet", "/spec/template/spec"),
-        ("CronJob", "/spec/jobTemplate/spec/template/spec"),
-    ] {
-        for owner in files.of_kind(kind) {
-            let pod = owner.pointer(path).expect("a pod").clone();
-            found.insert(text(&owner["metadata"]["name"]).to_owned(), pod);
-        }
-    }
-    found
-}
-
-fn services(files: &Yaml) -> Vec<(&String, &Value)> {
-    let compose = files.0.get("deploy/compose.yaml");
-    let services = compose.map(|documents| &documents[0]["services"]);
-    object(services.expect("there is one")).iter().collect()
-}
-
-/// Everything below `deploy/` that is YAML, by its path.
-struct Yaml(BTreeMap<String, Vec<Value>>);
-
-impl Yaml {
-    fn read() -> Option<Self> {
-        const SCRIPT: &str = "import json, sys, yaml
-print(json.dumps({p: list(yaml.safe_load_all(open(p))) for p in sys.argv[1:]}))";
-        let paths = files_below(&root().join("deploy"));
-        let paths = paths
-            .iter()
-            .filter(|p| p.extension().is_some_and(|e| e == "yaml"));
-        let paths = paths.map(|path| path.strip_prefix(root()).expect("below"));
-        let mut python = Command::new("python3");
-        python.current_dir(root()).args(["-c", SCRIPT]).args(paths);
-        let has_yaml = Command::new("python3").args(["-c", "import yaml"]).output();
-        if !has_yaml.is_ok_and(|output| output.status.success()) {
-            let is_required = std::env::var_os("CLIENTELE_REQUIRE_YAML").is_some();
-            assert!(!is_required, "there is no python3 with PyYAML");
-            eprintln!("skipped: there is no python3 with PyYAML here");
-            return None;
-        }
-        let output = python.output().expect("python starts");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{said}");
-        Some(Self(serde_json::from_slice(&output.stdout).expect("JSON")))
-    }
-
-    fn one(&self, path: &str) -> Value {
-        self.0[path][0].clone()
-    }
-
-    fn of_kind(&self, kind: &str) -> Vec<&Value> {
-        let all = self.0.values().flatten();
-        all.filter(|document| document["kind"] == kind).collect()
-    }
-}
-
-/// A coordinator with its metrics on a port that was free.
-struct Coordinator {
-    process: Child,
-    metrics: String,
-    _folder: tempfile::TempDir,
-}
-
-impl Coordinator {
-    fn start() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let mut process = clientele()
-            .current_dir(folder.path())
-            .args(["coordinator", "--listen", "127.0.0.1:0"])
-            .args(["--metrics-listen", "127.0.0.1:0"])
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary starts");
-        let mut said = BufReader::new(process.stderr.take().expect("piped")).lines();
-        let metrics = said.find_map(|line| {
-            let line = line.ok()?;
-            let url = line.strip_prefix("metrics on http://")?;
-            Some(url.strip_suffix("/metrics")?.to_owned())
-        });
-        let metrics = metrics.expect("it says where its metrics are");
-        // A pipe that nobody reads is full one day.
-        std::thread::spawn(move || said.count());
-        Self {
-            process,
-            metrics,
-            _folder: folder,
-        }
-    }
-
-    fn is_200(&self, path: &str) -> bool {
-        let mut stream = TcpStream::connect(&self.metrics).expect("it listens");
-        let mut answer = String::new();
-        write!(stream, "GET {path} HTTP/1.0\r\nHost: x\r\n\r\n").expect("sent");
-        stream.read_to_string(&mut answer).expect("received");
-        answer.split_whitespace().nth(1) == Some("200")
-    }
-
-    fn wait_for_200(&self, path: &str) {
-        let started = Instant::now();
-        while !self.is_200(path) {
-            assert!(started.elapsed() < Duration::from_secs(30), "{path}");
-            std::thread::yield_now();
-        }
-    }
-}
-
-impl Drop for Coordinator {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 fn root() -> PathBuf {
     env!("CARGO_MANIFEST_DIR").into()
 }
@@ -668,28 +458,4 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
         }
     }
     found
-}
-
-fn array(value: &Value) -> &[Value] {
-    value.as_array().map_or(&[], Vec::as_slice)
-}
-
-fn object(value: &Value) -> &serde_json::Map<String, Value> {
-    static NONE: std::sync::LazyLock<serde_json::Map<String, Value>> =
-        std::sync::LazyLock::new(serde_json::Map::new);
-    value.as_object().unwrap_or(&NONE)
-}
-
-#[track_caller]
-fn text(value: &Value) -> &str {
-    value
-        .as_str()
-        .unwrap_or_else(|| panic!("{value} is no text"))
-}
-
-#[track_caller]
-fn number(value: &Value) -> u64 {
-    value
-        .as_u64()
-        .unwrap_or_else(|| panic!("{value} is no number"))
 }

@@ -50,6 +50,7 @@ fn spec() -> FitSpec {
         transform: TransformKind::Zscore,
         max_iter: 20,
         tol: 1e-4,
+        halving: true,
     }
 }
 

@@ -195,6 +195,9 @@ pub struct ModelArgs {
     /// Stop when centroids move less than this share of the mean variance [default: 1e-4]
     #[arg(long, value_name = "X")]
     pub tol: Option<f64>,
+    /// Fit every start to its end, also one that another of as many personas has left behind
+    #[arg(long)]
+    pub no_halving: bool,
 }
 
 /// Where and how it is computed; nothing here changes the result.

@@ -211,6 +211,7 @@ fn run_facts(fitted: &Fitted, model: &Model, story: &Story) -> RunFacts {
             StopReason::Converged => "fixed_point",
             StopReason::Tolerance => "tolerance",
             StopReason::MaxIter => "max_iter",
+            StopReason::GivenUp => "given_up",
         }
         .into(),
         k_reason: k_reason(fitted),
@@ -255,7 +256,8 @@ fn k_reason(fitted: &Fitted) -> String {
 fn candidates(fitted: &Fitted) -> Vec<CandidateFacts> {
     let n_rows = fitted.totals.n_rows as f64;
     let mut best: Vec<(usize, &CandidateSummary)> = Vec::new();
-    for (idx, candidate) in fitted.candidates.iter().enumerate() {
+    let finished = fitted.candidates.iter().enumerate();
+    for (idx, candidate) in finished.filter(|(_, candidate)| candidate.given_up.is_none()) {
         match best
             .iter_mut()
             .find(|(_, held)| held.n_clusters == candidate.n_clusters)

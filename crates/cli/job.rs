@@ -216,6 +216,7 @@ pub fn fit_spec(
         },
         max_iter: args.max_iter.or(settings.max_iter).unwrap_or(100),
         tol: args.tol.or(settings.tol).unwrap_or(1e-4),
+        halving: !args.no_halving && settings.halving.unwrap_or(true),
     };
     spec.check()?;
     let nulls = match nulls {

@@ -31,6 +31,12 @@ pub struct Summary {
     n_iter: u32,
     stop_reason: StopReason,
     n_passes: u32,
+    /// Models fitted, to their end or not.
+    #[serde(default)]
+    n_candidates: usize,
+    /// Those of them that could no longer win; `model.json` says which, when and why.
+    #[serde(default)]
+    n_given_up: usize,
     certified: u64,
     backend: Vec<BackendRows>,
     rescued_blocks: u64,
@@ -74,6 +80,7 @@ impl Summary {
                 .value_total
                 .map(|total| total / persona.size.max(1) as f64),
         });
+        let candidates = &outcome.fitted.candidates;
         Self {
             run: String::new(),
             model_hash: model.model_hash.clone(),
@@ -84,6 +91,8 @@ impl Summary {
             n_iter: model.meaning.n_iter,
             stop_reason: model.meaning.stop_reason,
             n_passes: outcome.n_passes,
+            n_candidates: candidates.len(),
+            n_given_up: candidates.iter().filter(|c| c.given_up.is_some()).count(),
             certified: model.certified,
             backend: model.backends.clone(),
             rescued_blocks: outcome.n_rescued,
@@ -133,6 +142,12 @@ impl Summary {
             })
             .collect();
         lines.push(format!("backend      {}", backends.join(", ")));
+        if self.n_given_up > 0 {
+            lines.push(format!(
+                "models       {}, {} of them given up when they could no longer win",
+                self.n_candidates, self.n_given_up
+            ));
+        }
         if self.rescued_blocks > 0 {
             lines.push(format!(
                 "rescued      {} blocks that the GPU could not finish",

@@ -115,6 +115,7 @@ pub fn job() -> FitJob {
             transform: TransformKind::Zscore,
             max_iter: 30,
             tol: 0.0,
+            halving: true,
         },
         story: "{}".into(),
         adopt_out: false,

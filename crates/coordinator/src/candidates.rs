@@ -1,5 +1,8 @@
 //! The models being fitted at once, one for each number of clusters and restart.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use clientele_kmeans::lloyd::{Candidate, Step, StopReason, inertia};
@@ -8,6 +11,7 @@ use clientele_kmeans::{Centroids, Partial, Totals, quality};
 use clientele_protocol::{CandidateId, RelocateRequest};
 
 use crate::FitError;
+use crate::halving::{self, GivenUp, Standing};
 use crate::model::CandidateSummary;
 
 /// All candidates of a fit, in the order of their ids.
@@ -25,8 +29,20 @@ struct Entry {
     sizes: Vec<u64>,
     /// Of the last pass, in grid steps squared.
     inertia: i128,
+    /// How much lower that is than the pass before; none before the second pass, and after a round in which clusters came out empty.
+    decrease: Option<i128>,
     /// Whether the last pass was one with the final centroids.
     is_settled: bool,
+    /// Why it takes part in no more passes, though it has not stopped.
+    set_aside: Option<SetAside>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum SetAside {
+    /// It has the centroids of this one, and would have them for ever: whatever becomes of that one becomes of it.
+    SameAs(CandidateId),
+    /// It can no longer win.
+    GivenUp(GivenUp),
 }
 
 impl Candidates {
@@ -39,12 +55,14 @@ impl Candidates {
             machine,
             sizes: Vec::new(),
             inertia: 0,
+            decrease: None,
             is_settled: false,
+            set_aside: None,
         };
         self.by_id.insert(id, entry);
     }
 
-    /// Candidates that have not stopped.
+    /// Candidates that passes are made for.
     pub(crate) fn n_live(&self) -> usize {
         self.which(Entry::is_live).len()
     }
@@ -59,7 +77,7 @@ impl Candidates {
     pub(crate) fn wanting_a_pass(&self) -> Vec<CandidateId> {
         let live = self.which(Entry::is_live);
         if live.is_empty() {
-            self.which(|entry| !entry.is_settled)
+            self.which(|entry| !entry.is_settled && entry.set_aside.is_none())
         } else {
             live
         }
@@ -89,8 +107,17 @@ impl Candidates {
             }
             let entry = self.entry(*id);
             let centroids = entry.machine.centroids().clone();
+            let before = (!entry.sizes.is_empty()).then_some(entry.inertia);
             entry.sizes.clone_from(&partial.counts);
             entry.inertia = inertia(totals.squares, partial, &centroids);
+            entry.decrease = before.map(|before| before - entry.inertia);
+            tracing::debug!(
+                n_clusters = entry.n_clusters,
+                restart = entry.restart,
+                n_iter = entry.machine.n_iter(),
+                inertia = entry.inertia,
+                "a pass"
+            );
             if !entry.is_live() {
                 entry.is_settled = true;
                 continue;
@@ -98,6 +125,8 @@ impl Candidates {
             let step = entry.machine.absorb(partial, totals.squares);
             entry.note(step);
             if let Step::NeedsRows { limit } = step {
+                // The rows it is given may lower its inertia by any amount.
+                entry.decrease = None;
                 requests.push(RelocateRequest {
                     candidate: *id,
                     centroids,
@@ -117,28 +146,81 @@ impl Candidates {
         }
     }
 
+    /// Has one pass do for all candidates that have come to the same centroids in the same round: they would never part again. Nothing
+    /// but the number of passes changes.
+    pub(crate) fn merge_twins(&mut self) {
+        let mut firsts: BTreeMap<(usize, &[i32]), CandidateId> = BTreeMap::new();
+        let mut twins = Vec::new();
+        for (id, entry) in self.by_id.iter().filter(|(_, entry)| entry.is_live()) {
+            let centroids = entry.machine.centroids().values();
+            let first = *firsts.entry((entry.n_clusters, centroids)).or_insert(*id);
+            if first != *id {
+                twins.push((*id, first));
+            }
+        }
+        for (id, first) in twins {
+            self.entry(id).set_aside = Some(SetAside::SameAs(first));
+        }
+    }
+
+    /// Gives up those that can no longer win against others of as many clusters, after pass `n_passes` of `max_iter`; twins are one.
+    pub(crate) fn halve(&mut self, n_passes: u32, max_iter: u32) {
+        if !halving::is_due(n_passes) {
+            return;
+        }
+        let mut fields: BTreeMap<usize, Vec<CandidateId>> = BTreeMap::new();
+        for (id, entry) in self.by_id.iter().filter(|(_, e)| e.set_aside.is_none()) {
+            fields.entry(entry.n_clusters).or_default().push(*id);
+        }
+        for ids in fields.values() {
+            let standings: Vec<Standing> = ids.iter().map(|id| self.by_id[id].standing()).collect();
+            let n_rounds_left = max_iter.saturating_sub(n_passes);
+            for (idx, why) in halving::given_up(&standings, n_rounds_left) {
+                self.entry(ids[idx]).set_aside = Some(SetAside::GivenUp(why));
+            }
+        }
+    }
+
     /// One summary a candidate, in order; inertia also in units of `grid_step`.
     pub(crate) fn summaries(&self, totals: &Totals, grid_step: f64) -> Vec<CandidateSummary> {
         let summary = |entry: &Entry| {
+            let restart = entry.restart;
+            let entry = self.followed(entry);
             let filled = || entry.sizes.iter().copied().filter(|n| *n > 0);
             let n_clusters = filled().count();
+            let (stop_reason, given_up) = match entry.set_aside {
+                Some(SetAside::GivenUp(why)) => (StopReason::GivenUp, Some(why)),
+                _ => {
+                    let reason = entry.machine.stop_reason();
+                    (reason.unwrap_or(StopReason::MaxIter), None)
+                }
+            };
             CandidateSummary {
                 n_clusters,
-                restart: entry.restart,
+                restart,
                 inertia: entry.inertia as f64 * grid_step * grid_step,
                 inertia_grid: entry.inertia,
                 n_iter: entry.machine.n_iter(),
-                stop_reason: entry.machine.stop_reason().unwrap_or(StopReason::MaxIter),
+                stop_reason,
                 smallest_size: filled().min().unwrap_or(0),
                 calinski_harabasz: quality::calinski_harabasz(totals, entry.inertia, n_clusters),
+                given_up,
             }
         };
         self.by_id.values().map(summary).collect()
     }
 
+    /// The candidate whose passes are this one's: itself, unless it has a twin.
+    fn followed<'a>(&'a self, entry: &'a Entry) -> &'a Entry {
+        match entry.set_aside {
+            Some(SetAside::SameAs(first)) => self.followed(&self.by_id[&first]),
+            _ => entry,
+        }
+    }
+
     /// Centroids of the candidate at `idx` that have rows, and how many it had in all.
     pub(crate) fn without_empty(&self, idx: usize) -> Option<(Centroids, usize)> {
-        let entry = self.by_id.values().nth(idx)?;
+        let entry = self.followed(self.by_id.values().nth(idx)?);
         let (centroids, _) = drop_empty(entry.machine.centroids(), &entry.sizes);
         Some((centroids, entry.n_clusters))
     }
@@ -160,7 +242,15 @@ impl Candidates {
 
 impl Entry {
     fn is_live(&self) -> bool {
-        self.machine.stop_reason().is_none()
+        self.machine.stop_reason().is_none() && self.set_aside.is_none()
+    }
+
+    fn standing(&self) -> Standing {
+        Standing {
+            restart: self.restart,
+            inertia: self.inertia,
+            decrease: self.decrease.filter(|_| self.is_live()),
+        }
     }
 
     fn note(&mut self, step: Step) {

@@ -331,6 +331,10 @@ impl Fit {
     }
 
     fn next_pass(&mut self) -> Result<Next, FitError> {
+        self.candidates.merge_twins();
+        if self.spec.halving {
+            self.candidates.halve(self.n_passes, self.spec.max_iter);
+        }
         let ids = self.candidates.wanting_a_pass();
         if ids.is_empty() {
             return self.choose();
@@ -341,11 +345,15 @@ impl Fit {
 
     fn choose(&mut self) -> Result<Next, FitError> {
         let summaries = self.summaries();
-        let fits: Vec<quality::FitSummary> = summaries
+        // One that was given up has a better one of as many clusters beside it.
+        let (standing, fits): (Vec<usize>, Vec<quality::FitSummary>) = summaries
             .iter()
-            .map(|summary| summary.quality(self.totals().n_rows))
-            .collect();
+            .enumerate()
+            .filter(|(_, summary)| summary.given_up.is_none())
+            .map(|(idx, summary)| (idx, summary.quality(self.totals().n_rows)))
+            .unzip();
         let chosen = quality::choose(&fits)
+            .map(|nth| standing[nth])
             .ok_or_else(|| FitError::Bug("no candidate was fitted".into()))?;
         if summaries[chosen].stop_reason == StopReason::MaxIter {
             self.warnings.push(format!(

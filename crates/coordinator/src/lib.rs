@@ -7,6 +7,7 @@ mod candidates;
 pub mod cluster;
 pub mod drive;
 pub mod fit;
+pub mod halving;
 pub mod machine;
 pub mod model;
 pub mod schedule;

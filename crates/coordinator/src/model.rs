@@ -7,6 +7,7 @@ use clientele_protocol::FitSpec;
 use serde::{Deserialize, Serialize};
 
 use crate::fit::Fitted;
+use crate::halving::GivenUp;
 use crate::machine::Outcome;
 
 /// One fitted candidate, for comparison.
@@ -28,6 +29,9 @@ pub struct CandidateSummary {
     pub smallest_size: u64,
     /// Calinski and Harabasz's index, from exact sums; none for one cluster.
     pub calinski_harabasz: Option<f64>,
+    /// Why it was not fitted to its end, if it was not; everything above is of the pass after which it was given up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub given_up: Option<GivenUp>,
 }
 
 impl CandidateSummary {

@@ -126,6 +126,8 @@ pub struct FitSettings {
     pub max_iter: Option<u32>,
     /// Tolerance of the stop rule.
     pub tol: Option<f64>,
+    /// Whether starts that can no longer win are given up; they are unless this is `false`.
+    pub halving: Option<bool>,
     /// `auto`, `gpu` or `cpu`.
     pub backend: Option<String>,
     /// `"8GiB"`.
@@ -314,6 +316,12 @@ mod tests {
         assert_eq!(config.tables.transactions.path, ["/base/tx.parquet"]);
         assert_eq!(config.fit, FitSettings::default());
         assert_eq!(config.features.names, None);
+    }
+
+    #[test]
+    fn halving_is_turned_off_by_a_word() {
+        let config = read("[fit]\nhalving = false\n").unwrap();
+        assert_eq!(config.fit.halving, Some(false));
     }
 
     #[test]

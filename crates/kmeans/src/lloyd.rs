@@ -77,6 +77,8 @@ pub enum StopReason {
     Tolerance,
     /// `max_iter` iterations were made.
     MaxIter,
+    /// Another start of as many clusters was out of reach. Whoever runs several says so, never a [`Candidate`] of itself.
+    GivenUp,
 }
 
 /// What a candidate wants next.

@@ -35,6 +35,9 @@ pub struct FitSpec {
     pub max_iter: u32,
     /// Stop when centroids move less than this share of the mean variance.
     pub tol: f64,
+    /// Whether starts that can no longer win are given up. Runs that were asked for before there was a choice did not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub halving: bool,
 }
 
 impl FitSpec {

@@ -251,9 +251,10 @@ fn fit_spec() -> impl Strategy<Value = FitSpec> {
         transform,
         any::<u32>(),
         0.0..1.0,
+        any::<bool>(),
     )
         .prop_map(
-            |((k_range, init), n_restarts, seed, transform, max_iter, tol)| FitSpec {
+            |((k_range, init), n_restarts, seed, transform, max_iter, tol, halving)| FitSpec {
                 k_range,
                 n_restarts,
                 init,
@@ -261,6 +262,7 @@ fn fit_spec() -> impl Strategy<Value = FitSpec> {
                 transform,
                 max_iter,
                 tol,
+                halving,
             },
         )
 }
