@@ -1,6 +1,8 @@
 //! Raw rows kept in the places where their grid values will be, so that a file is decoded once: statistics are taken while its columns
 //! are decoded, further rounds read memory, and the transform is applied in place.
 
+use std::sync::{Mutex, PoisonError};
+
 use clientele_kmeans::{Block, LANES, Tiles};
 use rayon::prelude::*;
 
@@ -34,7 +36,7 @@ pub struct RawTiles {
     size_bytes: usize,
 }
 
-/// Whether the columns of a shard are decoded on many threads of the pool that the caller is in: for few shards.
+/// Whether the columns of a shard are decoded on many threads of the pool that the caller is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Spread {
     /// On the calling thread.
@@ -172,17 +174,21 @@ struct Places<'a> {
 }
 
 fn decode(run: &Run<'_>, spread: Spread, mut columns: Vec<Column<'_>>) -> Result<(), DataError> {
-    let room = || (Scratch::default(), stats::Scratch::default());
+    let rooms = Mutex::new(Vec::new());
+    let lock = || rooms.lock().unwrap_or_else(PoisonError::into_inner);
+    let of_column = |column: &mut Column<'_>| {
+        let room = lock().pop();
+        let mut room = room.unwrap_or_default();
+        column.decode(run, &mut room)?;
+        lock().push(room);
+        Ok(())
+    };
     match spread {
         Spread::Columns => columns
             .par_iter_mut()
-            .try_for_each_init(room, |room, column| column.decode(run, room)),
-        Spread::Here => {
-            let mut room = room();
-            columns
-                .iter_mut()
-                .try_for_each(|column| column.decode(run, &mut room))
-        }
+            .with_max_len(1)
+            .try_for_each(of_column),
+        Spread::Here => columns.iter_mut().try_for_each(of_column),
     }
 }
 

@@ -1,9 +1,9 @@
 //! Assignment parts: one Parquet file a shard, the same bytes whoever writes it.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float64Array, Int32Array, RecordBatch, UInt32Array};
+use arrow::array::{ArrayRef, Float64Array, Int32Array, UInt32Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use clientele_data::ids::Ids;
 use clientele_data::manifest::ShardId;
@@ -12,113 +12,135 @@ use clientele_data::{DataError, Folder, NewFile};
 use clientele_kmeans::exact::NearestTwo;
 use clientele_protocol::RowHashSum;
 use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
+use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::ColumnPath;
 
 /// Writes one part; it appears, whole, with [`PartWriter::finish`].
 pub struct PartWriter {
-    dir: Folder,
-    spill_dir: PathBuf,
-    name: String,
-    schema: Option<SchemaRef>,
-    writer: Option<ArrowWriter<NewFile>>,
-    grid_step: f64,
+    shown: String,
+    schema: SchemaRef,
+    columns: ArrowRowGroupWriterFactory,
+    file: SerializedFileWriter<NewFile>,
 }
 
+/// A block, ready to be appended.
+pub struct Encoded(Vec<ArrowColumnChunk>);
+
 impl PartWriter {
-    /// A part for `shard` in `dir`, on its way there in `spill_dir` if need be; distances are in units of `grid_step` times grid steps.
-    pub fn new(dir: Folder, spill_dir: PathBuf, shard: ShardId, grid_step: f64) -> Self {
-        Self {
-            dir,
-            spill_dir,
-            name: format!("part-{:05}.parquet", shard.0),
-            schema: None,
-            writer: None,
-            grid_step,
-        }
+    /// A part for `shard` in `dir`, on its way there in `spill_dir` if need be; its ids will be of the type of `ids`.
+    pub fn begin(
+        dir: Folder,
+        spill_dir: &Path,
+        shard: ShardId,
+        ids: &Ids,
+    ) -> Result<Self, DataError> {
+        let name = format!("part-{:05}.parquet", shard.0);
+        let shown = format!("{dir}/{name}");
+        let schema = schema(ids.array().data_type().clone());
+        let file = dir.begin(&name, spill_dir)?;
+        let (file, columns) = ArrowWriter::try_new(file, schema.clone(), Some(properties()))
+            .and_then(ArrowWriter::into_serialized_writer)
+            .map_err(|e| failed(&shown, e))?;
+        Ok(Self {
+            shown,
+            schema,
+            columns,
+            file,
+        })
     }
 
-    /// Appends a block: `ids` of its rows as they lie in the input, `rows` of those on the grid, which are `source_rows` of `ids`
-    /// when some were dropped. Returns the sum of the rows' hashes.
-    pub fn write(
-        &mut self,
+    /// Encodes block `nth` of the part, on any thread: `ids` of its rows as they lie in the input, `rows` of those on the grid, which
+    /// are `source_rows` of `ids` when some were dropped. Distances will be in units of `grid_step` times grid steps.
+    pub fn encode(
+        &self,
+        nth: usize,
         ids: &Ids,
         rows: &[NearestTwo],
         source_rows: Option<&[u32]>,
-    ) -> Result<RowHashSum, DataError> {
-        let batch = self
-            .batch(ids, rows, source_rows)
-            .map_err(|e| self.failed(e.into()))?;
-        let mut writer = match self.writer.take() {
-            Some(writer) => writer,
-            None => {
-                let file = self.dir.begin(&self.name, &self.spill_dir)?;
-                ArrowWriter::try_new(file, batch.schema(), Some(properties()))
-                    .map_err(|e| self.failed(e))?
+        grid_step: f64,
+    ) -> Result<Encoded, DataError> {
+        let encode = || -> Result<Encoded, ParquetError> {
+            if rows.is_empty() {
+                return Ok(Encoded(Vec::new()));
             }
+            let arrays = columns(ids, rows, source_rows, grid_step)?;
+            let writers = self.columns.create_column_writers(nth)?;
+            let fields = self.schema.fields().iter();
+            let mut chunks = Vec::with_capacity(writers.len());
+            for ((mut writer, field), array) in writers.into_iter().zip(fields).zip(&arrays) {
+                for leaf in compute_leaves(field, array)? {
+                    writer.write(&leaf)?;
+                }
+                chunks.push(writer.close()?);
+            }
+            Ok(Encoded(chunks))
         };
-        writer.write(&batch).map_err(|e| self.failed(e))?;
-        // A row group a block: what is encoded does not pile up in memory.
-        writer.flush().map_err(|e| self.failed(e))?;
-        self.writer = Some(writer);
-        Ok(hash_rows(ids, rows, source_rows))
+        encode().map_err(|e| failed(&self.shown, e))
+    }
+
+    /// Appends a block: a row group of its own, so that what is encoded does not pile up in memory.
+    pub fn append(&mut self, block: Encoded) -> Result<(), DataError> {
+        let mut append = || -> Result<(), ParquetError> {
+            if block.0.is_empty() {
+                return Ok(());
+            }
+            let mut row_group = self.file.next_row_group()?;
+            for column in block.0 {
+                column.append_to_row_group(&mut row_group)?;
+            }
+            row_group.close().map(|_| ())
+        };
+        append().map_err(|e| failed(&self.shown, e))
     }
 
     /// Makes the part visible, whole.
-    pub fn finish(mut self) -> Result<(), DataError> {
-        let Some(writer) = self.writer.take() else {
-            return Ok(());
-        };
-        writer.into_inner().map_err(|e| self.failed(e))?.finish()
+    pub fn finish(self) -> Result<(), DataError> {
+        let file = self.file.into_inner();
+        file.map_err(|e| failed(&self.shown, e))?.finish()
     }
+}
 
-    fn batch(
-        &mut self,
-        ids: &Ids,
-        rows: &[NearestTwo],
-        source_rows: Option<&[u32]>,
-    ) -> Result<RecordBatch, arrow::error::ArrowError> {
-        let id_column: ArrayRef = match source_rows {
-            None => ids.array().clone(),
-            Some(kept) => {
-                arrow::compute::take(ids.array(), &UInt32Array::from(kept.to_vec()), None)?
-            }
-        };
-        let distance = rows
-            .iter()
-            .map(|row| (row.d2 as f64).sqrt() * self.grid_step);
-        let columns: Vec<ArrayRef> = vec![
-            id_column,
-            Arc::new(Int32Array::from_iter_values(
-                rows.iter().map(|row| i32::from(row.label)),
-            )),
-            Arc::new(Float64Array::from_iter_values(distance)),
-            Arc::new(
-                rows.iter()
-                    .map(|row| row.second.map(i32::from))
-                    .collect::<Int32Array>(),
-            ),
-            Arc::new(rows.iter().map(margin).collect::<Float64Array>()),
-        ];
-        let schema = self
-            .schema
-            .get_or_insert_with(|| schema(columns[0].data_type().clone()));
-        RecordBatch::try_new(schema.clone(), columns)
-    }
+fn failed(shown: &str, error: ParquetError) -> DataError {
+    // A full disk arrives wrapped; what the system said decides whether trying again makes sense.
+    let error = match error {
+        ParquetError::External(inner) => match inner.downcast::<std::io::Error>() {
+            Ok(io) => *io,
+            Err(other) => std::io::Error::other(other),
+        },
+        other => std::io::Error::other(other),
+    };
+    DataError::io("write", shown.to_owned(), error)
+}
 
-    fn failed(&self, error: ParquetError) -> DataError {
-        // A full disk arrives wrapped; what the system said decides whether trying again makes sense.
-        let error = match error {
-            ParquetError::External(inner) => match inner.downcast::<std::io::Error>() {
-                Ok(io) => *io,
-                Err(other) => std::io::Error::other(other),
-            },
-            other => std::io::Error::other(other),
-        };
-        DataError::io("write", format!("{}/{}", self.dir, self.name), error)
-    }
+/// In the order of [`schema`].
+fn columns(
+    ids: &Ids,
+    rows: &[NearestTwo],
+    source_rows: Option<&[u32]>,
+    grid_step: f64,
+) -> Result<[ArrayRef; 5], ParquetError> {
+    let id_column: ArrayRef = match source_rows {
+        None => ids.array().clone(),
+        Some(kept) => arrow::compute::take(ids.array(), &UInt32Array::from(kept.to_vec()), None)?,
+    };
+    let distance = rows.iter().map(|row| (row.d2 as f64).sqrt() * grid_step);
+    Ok([
+        id_column,
+        Arc::new(Int32Array::from_iter_values(
+            rows.iter().map(|row| i32::from(row.label)),
+        )),
+        Arc::new(Float64Array::from_iter_values(distance)),
+        Arc::new(
+            rows.iter()
+                .map(|row| row.second.map(i32::from))
+                .collect::<Int32Array>(),
+        ),
+        Arc::new(rows.iter().map(margin).collect::<Float64Array>()),
+    ])
 }
 
 /// `(d2 - d1) / d2` of a row: how much nearer its centroid is than the second nearest, from 0 (a tie) to 1; none without a second.
@@ -130,7 +152,7 @@ pub fn margin(row: &NearestTwo) -> Option<f64> {
 }
 
 /// Sum of the rows' hashes; a row is its id, label and exact distances, whatever file or place it is in.
-fn hash_rows(ids: &Ids, rows: &[NearestTwo], source_rows: Option<&[u32]>) -> RowHashSum {
+pub fn hash_rows(ids: &Ids, rows: &[NearestTwo], source_rows: Option<&[u32]>) -> RowHashSum {
     let mut sum = RowHashSum::default();
     let mut add = |hash| sum.merge(&RowHashSum::from_le_bytes(hash));
     let mut hasher = ShortHasher::default();
@@ -233,14 +255,20 @@ mod tests {
         let on_disk = Folder::local(disk.path().join("run/assignments"));
         let written = [in_store, on_disk].map(|dir| {
             let spill_dir = disk.path().to_owned();
-            let mut part = PartWriter::new(dir.clone(), spill_dir.clone(), ShardId(3), 0.5);
+            let (ids, spill_dir) = (ids(), disk.path());
+            let begin = || PartWriter::begin(dir.clone(), spill_dir, ShardId(3), &ids);
+            let mut part = begin().unwrap();
             let rows = [row(0, 5), row(1, 6), row(0, 7)];
-            part.write(&ids(), &rows, None).unwrap();
+            let blocks = [&rows[..], &[], &rows[..]].map(|rows| {
+                let nth = usize::from(rows.is_empty());
+                part.encode(nth, &ids, rows, None, 0.5).unwrap()
+            });
+            blocks
+                .into_iter()
+                .for_each(|block| part.append(block).unwrap());
             assert_eq!(dir.list().unwrap(), [""; 0], "not before it is whole");
+            drop(begin().unwrap());
             part.finish().unwrap();
-            // No row, no part.
-            let empty = PartWriter::new(dir.clone(), spill_dir, ShardId(4), 0.5);
-            empty.finish().unwrap();
             assert_eq!(dir.list().unwrap(), ["part-00003.parquet"]);
             dir.read("part-00003.parquet").unwrap().unwrap()
         });
