@@ -300,7 +300,7 @@ impl RawTiles {
             let counts = &self.counts[feature_idx];
             match &self.wide[feature_idx] {
                 Some(values) => seen.add(asked, &mut buckets, Values::Wide(values), counts),
-                None if asked.asks_first_digit() => {
+                None if asked.asks_first_digit() || asked.asks_ends() => {
                     let values = self.narrow_column(feature_idx);
                     seen.add(asked, &mut buckets, Values::Narrow(&values), counts);
                 }
@@ -314,7 +314,9 @@ impl RawTiles {
             let n_rows =
                 (self.n_rows - at * strip_tiles(stride) * LANES).min(strip.len() / self.n_features);
             let narrow = features().filter(|(feature_idx, asked)| {
-                self.wide[*feature_idx].is_none() && !asked.asks_first_digit()
+                self.wide[*feature_idx].is_none()
+                    && !asked.asks_first_digit()
+                    && !asked.asks_ends()
             });
             for (feature_idx, asked) in narrow {
                 values.clear();
