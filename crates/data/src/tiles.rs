@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use crate::DataError;
 use crate::column::ColumnCounts;
 use crate::decode::{Run, Scratch, Values, each_run};
-use crate::grid::{Gridder, Seen};
+use crate::grid::{Gridder, Seen, place_tiles};
 use crate::ids::{Fingerprint, row_key};
 use crate::ingest::{GridBlock, IngestPartial, check_impute};
 use crate::manifest::{BlockId, Manifest, ShardId};
@@ -314,9 +314,7 @@ impl RawTiles {
             let n_rows =
                 (self.n_rows - at * strip_tiles(stride) * LANES).min(strip.len() / self.n_features);
             let narrow = features().filter(|(feature_idx, asked)| {
-                self.wide[*feature_idx].is_none()
-                    && !asked.asks_first_digit()
-                    && !asked.asks_ends()
+                self.wide[*feature_idx].is_none() && !asked.asks_first_digit() && !asked.asks_ends()
             });
             for (feature_idx, asked) in narrow {
                 values.clear();
@@ -367,24 +365,13 @@ impl RawTiles {
             .iter()
             .map(|feature| Gridder::new(feature, transform.steps_per_unit()))
             .collect();
-        let stride = self.n_features * LANES;
-        let mut first_row = 0;
-        for strip in self.tiles.chunks_mut(strip_tiles(stride) * stride) {
-            let n_rows = (self.n_rows - first_row).min(strip.len() / self.n_features);
-            for (feature_idx, (gridder, seen)) in gridders.iter().zip(&mut seen).enumerate() {
-                let wide = self.wide[feature_idx]
-                    .as_ref()
-                    .map(|wide| &wide[first_row..][..n_rows]);
-                gridder.place(
-                    wide,
-                    &mut strip[feature_idx * LANES..],
-                    stride,
-                    n_rows,
-                    seen,
-                );
-            }
-            first_row += n_rows;
-        }
+        place_tiles(
+            &gridders,
+            &self.wide,
+            &mut self.tiles,
+            self.n_rows,
+            &mut seen,
+        );
         seen.iter()
             .enumerate()
             .for_each(|(feature_idx, seen)| partial.add_feature(feature_idx, seen));
