@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array, Int32Array, UInt32Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use clientele_data::ids::Ids;
+use clientele_data::ids::{Ids, words};
 use clientele_data::manifest::ShardId;
-use clientele_data::short_hash::{SHORT_BYTES, ShortHasher};
+use clientele_data::short_hash::{HashWords, SHORT_BYTES, ShortHasher, SumOfHashes};
 use clientele_data::{DataError, Folder, NewFile};
 use clientele_kmeans::exact::NearestTwo;
 use clientele_protocol::RowHashSum;
@@ -84,7 +84,7 @@ impl PartWriter {
 
     /// Appends a block: a row group of its own, so that what is encoded does not pile up in memory.
     pub fn append(&mut self, block: Encoded) -> Result<(), DataError> {
-        let mut append = || -> Result<(), ParquetError> {
+        let append = || -> Result<(), ParquetError> {
             if block.0.is_empty() {
                 return Ok(());
             }
@@ -153,13 +153,22 @@ pub fn margin(row: &NearestTwo) -> Option<f64> {
 
 /// Sum of the rows' hashes; a row is its id, label and exact distances, whatever file or place it is in.
 pub fn hash_rows(ids: &Ids, rows: &[NearestTwo], source_rows: Option<&[u32]>) -> RowHashSum {
-    let mut sum = RowHashSum::default();
-    let mut add = |hash| sum.merge(&RowHashSum::from_le_bytes(hash));
+    let mut sum = SumOfHashes::default();
     let mut hasher = ShortHasher::default();
+    let add = &mut |hashes: &HashWords, n: usize| sum.add(hashes, n);
+    let source_row = |row_idx: usize| source_rows.map_or(row_idx, |kept| kept[row_idx] as usize);
+    if let Some(integers) = ids.integers() {
+        for (row_idx, row) in rows.iter().enumerate() {
+            let (words, n_bytes) = row_words(integers[source_row(row_idx)], row);
+            hasher.push_words(words, n_bytes, add);
+        }
+        hasher.finish(add);
+        return RowHashSum::from_le_bytes(sum.to_le_bytes());
+    }
+    let mut long = RowHashSum::default();
     let mut bytes = Vec::new();
     for (row_idx, row) in rows.iter().enumerate() {
-        let source_row = source_rows.map_or(row_idx, |kept| kept[row_idx] as usize);
-        ids.canonical(source_row, &mut bytes);
+        ids.canonical(source_row(row_idx), &mut bytes);
         bytes.extend_from_slice(&row.label.to_le_bytes());
         bytes.extend_from_slice(&row.d2.to_le_bytes());
         if let Some(second) = row.second {
@@ -167,13 +176,30 @@ pub fn hash_rows(ids: &Ids, rows: &[NearestTwo], source_rows: Option<&[u32]>) ->
             bytes.extend_from_slice(&row.second_d2.to_le_bytes());
         }
         match bytes.len() <= SHORT_BYTES {
-            true => hasher.push(&bytes, &mut add),
+            true => hasher.push_bytes(&bytes, add),
             // A long text.
-            false => add(*blake3::hash(&bytes).as_bytes()),
+            false => long.add(&blake3::hash(&bytes)),
         }
     }
-    hasher.finish(&mut add);
-    sum
+    hasher.finish(add);
+    long.merge(&RowHashSum::from_le_bytes(sum.to_le_bytes()));
+    long
+}
+
+/// The bytes that are hashed of a row whose id has these canonical bytes, as words, and how many they are.
+#[inline(always)]
+fn row_words([id, last]: [u128; 2], row: &NearestTwo) -> ([u32; 10], usize) {
+    // Byte 16 is the id's last, then come two of the label and eight of the distance.
+    let nearest = last | u128::from(row.label) << 8 | u128::from(row.d2) << 24;
+    let (second, n_bytes) = match row.second {
+        Some(second) => (u128::from(second) | u128::from(row.second_d2) << 16, 37),
+        None => (0, 27),
+    };
+    // From byte 27 on.
+    let [a, b, c, d] = words(id);
+    let [e, f, g, h] = words(nearest | second << 88);
+    let [i, j, ..] = words(second >> 40);
+    ([a, b, c, d, e, f, g, h, i, j], n_bytes)
 }
 
 fn schema(id_type: DataType) -> SchemaRef {
@@ -204,6 +230,7 @@ fn properties() -> WriterProperties {
 
 #[cfg(test)]
 mod tests {
+    use arrow::array::StringArray;
     use clientele_data::Stores;
 
     use super::*;
@@ -234,6 +261,54 @@ mod tests {
             hash_rows(&ids(), &rows, None),
             hash_rows(&ids(), &flipped, None)
         );
+    }
+
+    #[test]
+    fn rows_of_integers_are_hashed_as_their_bytes() {
+        let alone = NearestTwo {
+            second: None,
+            second_d2: u64::MAX,
+            ..row(0, 77)
+        };
+        let far = NearestTwo {
+            label: 513,
+            d2: (1 << 58) - 1,
+            second: Some(u16::MAX),
+            second_d2: 1 << 57 | 0x0123_4567,
+        };
+        let mut expected = RowHashSum::default();
+        for (id, row) in [(7_i128, alone), (-8, far), (9, row(1, 6))] {
+            let mut bytes = vec![b'i'];
+            bytes.extend_from_slice(&id.to_le_bytes());
+            bytes.extend_from_slice(&row.label.to_le_bytes());
+            bytes.extend_from_slice(&row.d2.to_le_bytes());
+            if let Some(second) = row.second {
+                bytes.extend_from_slice(&second.to_le_bytes());
+                bytes.extend_from_slice(&row.second_d2.to_le_bytes());
+            }
+            expected.add(&blake3::hash(&bytes));
+        }
+        let ids = Ids::from_column(Arc::new(Int32Array::from(vec![7, -8, 9])));
+        assert_eq!(hash_rows(&ids, &[alone, far, row(1, 6)], None), expected);
+    }
+
+    #[test]
+    fn texts_of_any_length_are_hashed_as_their_bytes() {
+        let texts = [
+            "",
+            "a",
+            "twenty-seven bytes and ten more",
+            &"long ".repeat(40),
+        ];
+        let mut expected = RowHashSum::default();
+        for text in texts {
+            let mut bytes = vec![b's'];
+            bytes.extend_from_slice(text.as_bytes());
+            bytes.extend_from_slice(&[1, 0, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0]);
+            expected.add(&blake3::hash(&bytes));
+        }
+        let ids = Ids::from_column(Arc::new(StringArray::from(texts.to_vec())));
+        assert_eq!(hash_rows(&ids, &[row(1, 6); 4], None), expected);
     }
 
     #[test]
