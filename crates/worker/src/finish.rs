@@ -16,6 +16,7 @@ use rayon::prelude::*;
 
 use crate::Worker;
 use crate::assignments::{Encoded, PartWriter, hash_rows, margin};
+use crate::behind::Behind;
 use crate::rows::Rows;
 use crate::tallies::Tallies;
 
@@ -36,10 +37,13 @@ impl Worker {
             rows,
             centroids,
             grid_step: transform.grid_step(),
-            tallies: Tallies::new(centroids.n_clusters(), &ranges),
+            tallies: Tallies::new(centroids.n_clusters(), &ranges, self.resources.n_threads()),
             partials: Mutex::default(),
         };
-        self.each_shard(shards, Spread::Columns, |shard| labelling.write_part(shard))?;
+        Behind::run(self.resources.n_threads(), |behind| {
+            let write_part = |shard| labelling.write_part(shard, behind);
+            self.each_shard(shards, Spread::Columns, write_part)
+        })?;
         Ok(labelling.total())
     }
 }
@@ -56,8 +60,8 @@ struct Labelling<'a> {
 }
 
 impl Labelling<'_> {
-    /// Labels the blocks of a shard, side by side, and writes them in order.
-    fn write_part(&self, shard: ShardId) -> Result<(), DataError> {
+    /// Labels the blocks of a shard, side by side, and leaves behind to write them in order.
+    fn write_part(&self, shard: ShardId, behind: &Behind) -> Result<(), DataError> {
         let job = self.worker.job();
         let mut blocks: Vec<(BlockId, Ids)> = Vec::new();
         read_ids(&job.manifest, shard, &mut |id, ids| {
@@ -72,10 +76,12 @@ impl Labelling<'_> {
         let encoded = blocks.par_iter().enumerate().with_max_len(1);
         let encoded = encoded.map(|(nth, (id, ids))| self.label(*id, ids, &part, nth));
         let encoded: Vec<Encoded> = encoded.collect::<Result<_, _>>()?;
-        encoded
-            .into_iter()
-            .try_for_each(|block| part.append(block))?;
-        part.finish()
+        behind.leave(move || {
+            let mut blocks = encoded.into_iter();
+            blocks.try_for_each(|block| part.append(block))?;
+            part.finish()
+        });
+        Ok(())
     }
 
     fn label(

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use clientele_data::budget::Lease;
-use clientele_data::duplicates;
+use clientele_data::duplicates::Fingerprints;
 use clientele_data::ids::Fingerprint;
 use clientele_data::ingest::{IngestPartial, ingest};
 use clientele_data::manifest::{BlockId, ShardId};
@@ -13,10 +13,10 @@ use clientele_data::stats::{StatsPartial, StatsRequest};
 use clientele_data::tiles::{self, RawTiles, Spread, read_statistics, read_tiles};
 use clientele_data::transform::Transform;
 use clientele_data::{DataError, NullPolicy};
-use clientele_protocol::Job;
 use rayon::prelude::*;
 
 use crate::Worker;
+use crate::behind::Behind;
 use crate::kept::KeptShard;
 use crate::rows::Rows;
 
@@ -125,27 +125,31 @@ impl Worker {
         let rows = self.rows(transform)?;
         let spread = self.spread();
         let total = Mutex::new(IngestPartial::zero(transform.n_features()));
-        self.each_shard(shards, spread, |shard| {
-            let counted = self.ingest_shard(shard, spread, transform, fingerprints, &rows)?;
-            let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
-            total.merge(&counted);
-            Ok(())
+        Behind::run(self.resources.n_threads(), |behind| {
+            self.each_shard(shards, spread, |shard| {
+                let behind = fingerprints.then_some(behind);
+                let counted = self.ingest_shard(shard, spread, transform, behind, &rows)?;
+                let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
+                total.merge(&counted);
+                Ok(())
+            })
         })?;
         Ok(total.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// With `fingerprints`, leaves behind to write those of the ids.
     fn ingest_shard(
         &self,
         shard: ShardId,
         spread: Spread,
         transform: &Transform,
-        fingerprints: bool,
+        fingerprints: Option<&Behind>,
         rows: &Rows,
     ) -> Result<IngestPartial, DataError> {
         let known = rows.counted(shard);
         let kept = self.kept.take(shard);
         let (ids, counted) = match known {
-            Some(counted) if !fingerprints => return Ok(counted),
+            Some(counted) if fingerprints.is_none() => return Ok(counted),
             // An earlier job has left the rows here; only their ids are wanted.
             Some(counted) => (self.companions(shard)?.ids, counted),
             None if self.job().manifest.nulls() == NullPolicy::Drop => {
@@ -153,14 +157,11 @@ impl Worker {
             }
             None => self.ingest_tiles(shard, kept, spread, transform, rows)?,
         };
-        if fingerprints {
-            let Job {
-                work_dir,
-                spill_dir,
-                ..
-            } = self.job();
-            let ids = ids.into_values().collect::<Vec<_>>().concat();
-            duplicates::write_fingerprints(work_dir, spill_dir, shard, ids)?;
+        if let Some(behind) = fingerprints {
+            let job = self.job();
+            let (work_dir, spill_dir) = (job.work_dir.clone(), job.spill_dir.clone());
+            let ids = Fingerprints::sorted(&ids.into_values().collect::<Vec<_>>().concat());
+            behind.leave(move || ids.write(&work_dir, &spill_dir, shard));
         }
         rows.note(shard, counted.clone());
         Ok(counted)
