@@ -1,37 +1,38 @@
-//! Histograms of features by cluster, filled column by column from the tiles of blocks, by all threads together.
+//! Histograms of features by cluster, filled column by column from the tiles of blocks.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use clientele_data::vectors::{self, Vectorised};
 use clientele_kmeans::{Block, LANES};
 use clientele_protocol::{Histograms, profile_bins};
 
-/// Rows whose bins are found before they are filled.
-const STRIP_ROWS: usize = 1 << 10;
+/// Rows whose columns, 256 KiB of 32 features, stay in cache from when they are read until they are counted.
+const STRIP_ROWS: usize = 1 << 11;
+/// A column of a strip. A line more than a page, or all columns would compete for one place in the cache.
+const COLUMN_FLOATS: usize = STRIP_ROWS + LANES;
 /// Low bits of a cell: the sum of the steps above the lowest value; rows are counted above them. A value is below 2^23 steps, so
 /// [`FLUSH_ROWS`] of them stay below 2^42, and their number below 2^22.
 const SUM_BITS: u32 = 42;
 const FLUSH_ROWS: usize = 1 << 19;
 
+/// A larger set of cells is shared by threads: each is busy with it for a tenth of its time.
+const OWN_BYTES: usize = 4 << 20;
+const THREADS_A_SHARED_SET: usize = 4;
+
 /// What will be added to [`Histograms`]: one addition a value fills a bin's count and sum.
-///
-/// A thread fills the cells of one feature from a whole block before it goes to the next: they stay in its cache. Threads begin with
-/// different features, so that one set of cells serves them all.
 pub struct Tallies {
     n_clusters: usize,
     n_bins: usize,
     /// [n_features]
-    features: Vec<Mutex<Cells>>,
-    /// Where the next block begins.
-    next: AtomicUsize,
+    ranges: Vec<Range>,
+    /// One for each thread, or some of them.
+    sets: Vec<Mutex<Cells>>,
     histograms: Mutex<Histograms>,
 }
 
-/// One feature.
+/// Cells that one thread at a time fills: two would wait for each other's caches at every value.
 struct Cells {
-    range: Range,
-    /// [n_clusters x n_bins]
+    /// [n_features x n_clusters x n_bins]
     cells: Vec<u64>,
     n_rows: usize,
 }
@@ -44,25 +45,29 @@ struct Range {
 }
 
 impl Tallies {
-    /// `ranges` [n_features] are the lowest and highest grid value of each feature.
-    pub fn new(n_clusters: usize, ranges: &[(i32, i32)]) -> Self {
+    /// For `n_threads` of a pool. `ranges` [n_features] are the lowest and highest grid value of each feature.
+    pub fn new(n_clusters: usize, ranges: &[(i32, i32)], n_threads: usize) -> Self {
         let n_bins = profile_bins(n_clusters, ranges.len());
-        let cells = |&(low, high): &(i32, i32)| Cells {
-            range: Range {
-                low,
-                bins_per_step: n_bins as f64 / (f64::from(high) - f64::from(low) + 1.0),
-            },
-            cells: vec![0; n_clusters * n_bins],
-            n_rows: 0,
+        let range = |&(low, high): &(i32, i32)| Range {
+            low,
+            bins_per_step: n_bins as f64 / (f64::from(high) - f64::from(low) + 1.0),
+        };
+        let n_cells = n_clusters * ranges.len() * n_bins;
+        let n_sets = match n_cells * size_of::<u64>() <= OWN_BYTES {
+            true => n_threads.max(1),
+            false => n_threads.max(1).div_ceil(THREADS_A_SHARED_SET),
+        };
+        let set = |_| {
+            Mutex::new(Cells {
+                cells: vec![0; n_cells],
+                n_rows: 0,
+            })
         };
         Self {
             n_clusters,
             n_bins,
-            features: ranges
-                .iter()
-                .map(|range| Mutex::new(cells(range)))
-                .collect(),
-            next: AtomicUsize::new(0),
+            ranges: ranges.iter().map(range).collect(),
+            sets: (0..n_sets).map(set).collect(),
             histograms: Mutex::new(Histograms::zero(n_clusters, ranges.len())),
         }
     }
@@ -70,69 +75,45 @@ impl Tallies {
     /// Adds the rows of a block, which are in the clusters `labels` [n_rows].
     pub fn add(&self, block: &Block, labels: impl ExactSizeIterator<Item = u16>) {
         assert_eq!(labels.len(), block.n_rows(), "one label a row");
-        let mut firsts: Vec<u32> = labels
+        let firsts: Vec<u32> = labels
             .map(|label| u32::from(label) * self.n_bins as u32)
             .collect();
-        firsts.resize(block.n_rows().next_multiple_of(LANES), 0);
-        let n_features = self.features.len();
-        // Another feature than the thread before, and far from where it will be for a while.
-        let first = self.next.fetch_add(n_features / 2 + 1, Ordering::Relaxed);
-        let mut waiting = Vec::new();
-        for feature_idx in (0..n_features).map(|nth| (first + nth) % n_features) {
-            let mut cells = match self.features[feature_idx].try_lock() {
-                Ok(cells) => cells,
-                Err(TryLockError::Poisoned(cells)) => cells.into_inner(),
-                Err(TryLockError::WouldBlock) => {
-                    waiting.push(feature_idx);
-                    continue;
-                }
-            };
-            self.add_feature(feature_idx, &mut cells, block, &firsts);
-        }
-        for feature_idx in waiting {
-            let mut cells = lock(&self.features[feature_idx]);
-            self.add_feature(feature_idx, &mut cells, block, &firsts);
-        }
-    }
-
-    /// `firsts` [n_rows, and padding] are the cells of the rows' clusters.
-    fn add_feature(&self, feature_idx: usize, to: &mut Cells, block: &Block, firsts: &[u32]) {
+        let thread = rayon::current_thread_index().unwrap_or(0);
+        let mut to = lock(&self.sets[thread % self.sets.len()]);
         if to.n_rows + block.n_rows() > FLUSH_ROWS {
-            self.flush(feature_idx, to);
+            self.flush(&mut to);
         }
         to.n_rows += block.n_rows();
-        let stride = block.n_features() * LANES;
-        let (mut steps, mut places) = ([0; STRIP_ROWS], [0; STRIP_ROWS]);
-        let strips = block.tiles()[feature_idx * LANES..].chunks(stride * (STRIP_ROWS / LANES));
-        let mut n_left = block.n_rows();
-        for (tiles, firsts) in strips.zip(firsts.chunks(STRIP_ROWS)) {
-            vectors::run(Place {
-                tiles,
-                stride,
-                range: to.range,
-                firsts,
-                steps: &mut steps,
-                places: &mut places,
-            });
-            // Padding has no place.
-            let n_rows = n_left.min(STRIP_ROWS);
-            for (place, steps) in places[..n_rows].iter().zip(&steps) {
-                to.cells[*place as usize] += u64::from(*steps) | 1 << SUM_BITS;
+        let n_features = self.ranges.len();
+        let mut columns = vec![[0.0; COLUMN_FLOATS]; n_features];
+        let strips = block.tiles().chunks(STRIP_ROWS * n_features);
+        for (strip, firsts) in strips.zip(firsts.chunks(STRIP_ROWS)) {
+            // Tiles are read in the order of memory, which the processor foresees; a feature's lines alone are too far apart for that.
+            for (nth, tile) in strip.chunks_exact(n_features * LANES).enumerate() {
+                for (column, lanes) in columns.iter_mut().zip(tile.as_chunks::<LANES>().0) {
+                    column[nth * LANES..][..LANES].copy_from_slice(lanes);
+                }
             }
-            n_left -= n_rows;
+            let cells = to.cells.chunks_exact_mut(self.n_clusters * self.n_bins);
+            for ((column, range), cells) in columns.iter().zip(&self.ranges).zip(cells) {
+                add_column(column, *range, firsts, cells);
+            }
         }
     }
 
-    /// Moves the cells of a feature to the histograms.
-    fn flush(&self, feature_idx: usize, from: &mut Cells) {
+    /// Moves cells to the histograms.
+    fn flush(&self, from: &mut Cells) {
         let mut histograms = lock(&self.histograms);
-        for (cluster_idx, cells) in from.cells.chunks_exact_mut(self.n_bins).enumerate() {
-            let bins = cells.iter_mut().enumerate();
-            for (bin, cell) in bins.filter(|(_, cell)| **cell > 0) {
-                let (count, steps) = (*cell >> SUM_BITS, *cell & ((1 << SUM_BITS) - 1));
-                let sum = steps as i64 + count as i64 * i64::from(from.range.low);
-                histograms.add_bin(cluster_idx, feature_idx, bin, count, sum);
-                *cell = 0;
+        let features = from.cells.chunks_exact_mut(self.n_clusters * self.n_bins);
+        for (feature_idx, (range, cells)) in self.ranges.iter().zip(features).enumerate() {
+            for (cluster_idx, cells) in cells.chunks_exact_mut(self.n_bins).enumerate() {
+                let bins = cells.iter_mut().enumerate();
+                for (bin, cell) in bins.filter(|(_, cell)| **cell > 0) {
+                    let (count, steps) = (*cell >> SUM_BITS, *cell & ((1 << SUM_BITS) - 1));
+                    let sum = steps as i64 + count as i64 * i64::from(range.low);
+                    histograms.add_bin(cluster_idx, feature_idx, bin, count, sum);
+                    *cell = 0;
+                }
             }
         }
         from.n_rows = 0;
@@ -140,11 +121,24 @@ impl Tallies {
 
     /// Of all rows.
     pub fn into_histograms(self) -> Histograms {
-        for (feature_idx, cells) in self.features.iter().enumerate() {
-            self.flush(feature_idx, &mut lock(cells));
-        }
+        let used = self.sets.iter().map(lock).filter(|set| set.n_rows > 0);
+        used.into_iter().for_each(|mut set| self.flush(&mut set));
         let histograms = self.histograms.into_inner();
         histograms.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Adds a feature of rows whose clusters' first cells are `firsts`.
+fn add_column(column: &[f32], range: Range, firsts: &[u32], cells: &mut [u64]) {
+    let (mut steps, mut bins) = ([0; STRIP_ROWS], [0; STRIP_ROWS]);
+    vectors::run(Place {
+        values: &column[..firsts.len().next_multiple_of(LANES)],
+        range,
+        steps: &mut steps,
+        bins: &mut bins,
+    });
+    for ((first, bin), steps) in firsts.iter().zip(&bins).zip(&steps) {
+        cells[first.wrapping_add(*bin) as usize] += u64::from(*steps) | 1 << SUM_BITS;
     }
 }
 
@@ -152,15 +146,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Finds the steps above the lowest value, and the cell, of each row of a strip; of padding, anything.
+/// Finds the steps above the lowest value, and the bin, of each value of a strip; of padding, anything.
 struct Place<'a> {
-    /// From the feature's lanes in the first tile on.
-    tiles: &'a [f32],
-    stride: usize,
+    values: &'a [f32],
     range: Range,
-    firsts: &'a [u32],
     steps: &'a mut [u32; STRIP_ROWS],
-    places: &'a mut [u32; STRIP_ROWS],
+    bins: &'a mut [u32; STRIP_ROWS],
 }
 
 impl Vectorised for Place<'_> {
@@ -175,23 +166,14 @@ impl Vectorised for Place<'_> {
         const LIFT_STEPS: f32 = (1_u32 << 23) as f32;
         const STEPS: u32 = (1 << 23) - 1;
         let low = self.range.low as f32;
-        let firsts = self.firsts.as_chunks::<LANES>().0;
-        let steps = self.steps.as_chunks_mut::<LANES>().0;
-        let places = self.places.as_chunks_mut::<LANES>().0;
-        let out = steps.iter_mut().zip(places);
-        for ((tile, firsts), (steps, places)) in self.tiles.chunks(self.stride).zip(firsts).zip(out)
-        {
-            let (tile, _) = tile
-                .split_first_chunk::<LANES>()
-                .expect("tiles of 16 lanes");
-            for lane in 0..LANES {
-                // Exact: two values on the grid are less than 2^23 apart.
-                let above = tile[lane] - low;
-                let bin = f64::from(above) * self.range.bins_per_step + DOWN;
-                let bin = (bin + LIFT).to_bits() as u32;
-                steps[lane] = (above + LIFT_STEPS).to_bits() & STEPS;
-                places[lane] = firsts[lane].wrapping_add(bin);
-            }
+        // One flat loop: of tiles of lanes the compiler makes gathers and scatters.
+        let out = self.steps.iter_mut().zip(self.bins);
+        for (value, (steps, bin)) in self.values.iter().zip(out) {
+            // Exact: two values on the grid are less than 2^23 apart.
+            let above = value - low;
+            let place = f64::from(above) * self.range.bins_per_step + DOWN;
+            *bin = (place + LIFT).to_bits() as u32;
+            *steps = (above + LIFT_STEPS).to_bits() & STEPS;
         }
     }
 }
@@ -222,7 +204,7 @@ mod tests {
         let values = values(n_rows as i32);
         let block = Block::from_rows(0, 4, &values, (0..n_rows as u64).collect()).unwrap();
         let mut expected = Histograms::zero(3, 4);
-        let tallies = Tallies::new(3, &RANGES);
+        let tallies = Tallies::new(3, &RANGES, 2);
         tallies.add(&block, labels.iter().copied());
         for (row, label) in values.chunks(4).zip(labels) {
             for (feature_idx, (q, (low, high))) in row.iter().zip(RANGES).enumerate() {
@@ -247,7 +229,7 @@ mod tests {
     fn there_is_room_for_as_many_rows_as_are_flushed() {
         let values = vec![4_194_301; 65_536];
         let block = Block::from_rows(0, 1, &values, (0..65_536).collect()).unwrap();
-        let tallies = Tallies::new(1, &[(-4_194_302, 4_194_301)]);
+        let tallies = Tallies::new(1, &[(-4_194_302, 4_194_301)], 1);
         // From threads that wait for each other.
         std::thread::scope(|scope| {
             let add = || (0..5).for_each(|_| tallies.add(&block, (0..65_536).map(|_| 0)));
