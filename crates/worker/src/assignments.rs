@@ -329,7 +329,6 @@ mod tests {
         let in_store = stores.unwrap().folder(&run).unwrap();
         let on_disk = Folder::local(disk.path().join("run/assignments"));
         let written = [in_store, on_disk].map(|dir| {
-            let spill_dir = disk.path().to_owned();
             let (ids, spill_dir) = (ids(), disk.path());
             let begin = || PartWriter::begin(dir.clone(), spill_dir, ShardId(3), &ids);
             let mut part = begin().unwrap();

@@ -1,5 +1,7 @@
 //! Work that mostly waits for a disk or a store, done beside the threads that compute.
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Mutex, PoisonError};
 
@@ -31,29 +33,39 @@ impl Behind {
             }
             work(&Self { jobs })
         })?;
-        let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
-        failed.map_or(Ok(done), Err)
+        match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            None => Ok(done),
+            Some(Ok(error)) => Err(error),
+            Some(Err(panic)) => resume_unwind(panic),
+        }
     }
 
     /// Leaves a job behind; waits while others wait to be begun.
     pub fn leave(&self, job: impl FnOnce() -> Result<(), DataError> + Send + 'static) {
-        // Without a thread that takes jobs there is a panic, which the scope of those threads hands on.
+        // There is always a thread that takes it: not even a panic ends one.
         let _ = self.jobs.send(Box::new(job));
     }
 }
 
-fn do_jobs(left: &Mutex<Receiver<Job>>, failed: &Mutex<Option<DataError>>) {
+/// Why a job was not done.
+type Failure = Result<DataError, Box<dyn Any + Send>>;
+
+fn do_jobs(left: &Mutex<Receiver<Job>>, failed: &Mutex<Option<Failure>>) {
     let next = || {
         let left = left.lock().unwrap_or_else(PoisonError::into_inner);
         left.recv().ok()
     };
     let failed = || failed.lock().unwrap_or_else(PoisonError::into_inner);
     while let Some(job) = next() {
-        if failed().is_none()
-            && let Err(error) = job()
-        {
-            failed().get_or_insert(error);
+        if failed().is_some() {
+            continue;
         }
+        let failure = match catch_unwind(AssertUnwindSafe(job)) {
+            Ok(Ok(())) => continue,
+            Ok(Err(error)) => Ok(error),
+            Err(panic) => Err(panic),
+        };
+        failed().get_or_insert(failure);
     }
 }
 
@@ -106,5 +118,17 @@ mod tests {
         assert_eq!(n_done.load(Ordering::Relaxed), 0);
         let refused = Behind::run(2, |_| Err::<(), _>(error("work"))).unwrap_err();
         assert!(refused.to_string().contains("work"));
+    }
+
+    #[test]
+    fn a_job_that_panics_is_no_end_of_waiting() {
+        let run = || {
+            Behind::run(1, |behind| {
+                (0..20).for_each(|_| behind.leave(|| panic!("planted")));
+                Ok(())
+            })
+        };
+        let panic = catch_unwind(AssertUnwindSafe(run)).unwrap_err();
+        assert_eq!(panic.downcast_ref(), Some(&"planted"));
     }
 }
