@@ -106,13 +106,13 @@ impl Gridder {
     /// Puts what is outside of the range at its end and counts it, and the value to impute in the place of NaN.
     #[inline(always)]
     fn clip(&self, xs: &mut [f64; LANES], lanes: &mut Lanes) {
-        for lane in 0..LANES {
-            let x = xs[lane];
+        for (lane, value) in xs.iter_mut().enumerate() {
+            let x = *value;
             lanes.n_low[lane] += u64::from(x < self.clip_low);
             lanes.n_high[lane] += u64::from(x > self.clip_high);
             let x = if x.is_nan() { self.impute } else { x };
             let x = if x < self.clip_low { self.clip_low } else { x };
-            xs[lane] = if x > self.clip_high {
+            *value = if x > self.clip_high {
                 self.clip_high
             } else {
                 x
