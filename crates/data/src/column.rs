@@ -126,22 +126,37 @@ fn blank(nulls: &NullBuffer, values: &mut [f64]) -> u64 {
 }
 
 /// `f32` or `f64`.
-pub(crate) trait Number: Copy + Into<f64> {
+pub(crate) trait Number: Copy + PartialOrd + Into<f64> {
     const NAN: Self;
+    /// Infinity.
+    const MAX: Self;
+    /// Its opposite.
+    const MIN: Self;
     fn is_finite(self) -> bool;
+    fn is_nan(self) -> bool;
 }
 
 impl Number for f32 {
     const NAN: Self = Self::NAN;
+    const MAX: Self = Self::INFINITY;
+    const MIN: Self = Self::NEG_INFINITY;
     fn is_finite(self) -> bool {
         Self::is_finite(self)
+    }
+    fn is_nan(self) -> bool {
+        Self::is_nan(self)
     }
 }
 
 impl Number for f64 {
     const NAN: Self = Self::NAN;
+    const MAX: Self = Self::INFINITY;
+    const MIN: Self = Self::NEG_INFINITY;
     fn is_finite(self) -> bool {
         Self::is_finite(self)
+    }
+    fn is_nan(self) -> bool {
+        Self::is_nan(self)
     }
 }
 

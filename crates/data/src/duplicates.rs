@@ -2,7 +2,7 @@
 //! looked at over all shards.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::Path;
 
 use crate::ids::{Fingerprint, shown};
@@ -15,6 +15,8 @@ const RANGE_ROWS: u64 = 1 << 21;
 pub const MAX_EXAMPLES: usize = 5;
 const WIDTH: usize = size_of::<Fingerprint>();
 const HEADER_BYTES: u64 = 8;
+/// Fingerprints made bytes and written at a time.
+const WRITTEN_TOGETHER: usize = 1 << 12;
 
 /// Rows that share their id with another.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,30 +43,42 @@ pub fn n_ranges(n_rows: u64) -> u32 {
     u32::try_from(n_ranges).unwrap_or(u32::MAX)
 }
 
-/// Leaves the fingerprints of a shard's ids in `work_dir`, sorted, for [`find_duplicates`]: whole or not there, and written again it
-/// is the same. On the way to an object store they are in a file in `spill_dir`.
-///
-/// # Errors
-/// [`DataError::DiskFull`], [`DataError::Io`], [`DataError::Store`].
-pub fn write_fingerprints(
-    work_dir: &Folder,
-    spill_dir: &Path,
-    shard: ShardId,
-    fingerprints: Vec<Fingerprint>,
-) -> Result<(), DataError> {
-    let fingerprints = sorted(&fingerprints);
-    let name = name_of(shard);
-    work_dir.write_with(&name, spill_dir, |file| {
-        let mut out = BufWriter::with_capacity(1 << 16, file);
-        let write = |out: &mut BufWriter<&mut File>| -> io::Result<()> {
-            out.write_all(&(fingerprints.len() as u64).to_le_bytes())?;
-            fingerprints
-                .iter()
-                .try_for_each(|print| out.write_all(&print.to_be_bytes()))?;
-            out.flush()
-        };
-        write(&mut out).map_err(|error| DataError::io("write", work_dir.shown(&name), error))
-    })
+/// Fingerprints of a shard's ids, sorted.
+#[derive(Debug)]
+pub struct Fingerprints(Vec<Fingerprint>);
+
+impl Fingerprints {
+    /// Sorts them.
+    pub fn sorted(fingerprints: &[Fingerprint]) -> Self {
+        Self(sorted(fingerprints, 1))
+    }
+
+    /// Leaves them in `work_dir` for [`find_duplicates`]: whole or not there, and written again it is the same. On the way to an object
+    /// store they are in a file in `spill_dir`.
+    ///
+    /// # Errors
+    /// [`DataError::DiskFull`], [`DataError::Io`], [`DataError::Store`].
+    pub fn write(
+        &self,
+        work_dir: &Folder,
+        spill_dir: &Path,
+        shard: ShardId,
+    ) -> Result<(), DataError> {
+        let name = name_of(shard);
+        work_dir.write_with(&name, spill_dir, |file| {
+            let write = |file: &mut File| -> io::Result<()> {
+                file.write_all(&(self.0.len() as u64).to_le_bytes())?;
+                let mut bytes = Vec::with_capacity(WRITTEN_TOGETHER);
+                for some in self.0.chunks(WRITTEN_TOGETHER) {
+                    bytes.clear();
+                    bytes.extend(some.iter().map(|print| print.to_be_bytes()));
+                    file.write_all(bytes.as_flattened())?;
+                }
+                Ok(())
+            };
+            write(file).map_err(|error| DataError::io("write", work_dir.shown(&name), error))
+        })
+    }
 }
 
 /// Looks for ids that occur twice in range `range_idx` of `n_ranges`, over the shards `0..n_shards`.
@@ -87,9 +101,7 @@ pub fn find_duplicates(
     let parts = threads::map(n_threads, &shards, |shard| {
         SortedFile::open(work_dir, *shard)?.read_range(range_idx, n_ranges)
     })?;
-    let mut fingerprints = parts.concat();
-    // Of sorted runs, which this one notices.
-    fingerprints.sort();
+    let fingerprints = sorted(&parts.concat(), n_ranges);
     let mut found = Duplicates::default();
     for same in fingerprints
         .chunk_by(|a, b| a == b)
@@ -103,26 +115,34 @@ pub fn find_duplicates(
     Ok(found)
 }
 
-/// Fingerprints are spread evenly, so their first bits place each among some dozens of others, and only those are compared.
-fn sorted(fingerprints: &[Fingerprint]) -> Vec<Fingerprint> {
-    const IN_BUCKET: usize = 16;
-    let n_bits = (fingerprints.len() / IN_BUCKET).max(1).ilog2().min(16);
-    let bucket_of = |print: &Fingerprint| (print >> 64 >> (64 - n_bits)) as usize;
-    let mut ends = vec![0; (1 << n_bits) + 1];
+/// Fingerprints of one of `n_ranges` equal ranges, sorted. They are spread evenly, so their first bits place each among a few others,
+/// and only those are compared.
+fn sorted(fingerprints: &[Fingerprint], n_ranges: u32) -> Vec<Fingerprint> {
+    const IN_BUCKET: usize = 4;
+    let n_bits = (fingerprints.len() / IN_BUCKET).max(2).ilog2().min(16);
+    // What `range_of` leaves of the product: the place in the range, as a fraction of 2^32.
+    let bucket_of = |print: &Fingerprint| {
+        let place = ((print >> 96) as u32).wrapping_mul(n_ranges);
+        (place >> (32 - n_bits)) as usize
+    };
+    let mut ends = vec![0_u32; (1 << n_bits) + 1];
     for print in fingerprints {
         ends[bucket_of(print) + 1] += 1;
     }
     for bucket in 1..ends.len() {
         ends[bucket] += ends[bucket - 1];
     }
-    let (mut placed, mut next) = (vec![0; fingerprints.len()], ends.clone());
+    let mut placed = vec![0; fingerprints.len()];
+    // Ends become starts on the way: the first of a bucket is where the last of the one before ends.
     for print in fingerprints {
-        let at = &mut next[bucket_of(print)];
-        placed[*at] = *print;
+        let at = &mut ends[bucket_of(print)];
+        placed[*at as usize] = *print;
         *at += 1;
     }
-    for ends in ends.windows(2) {
-        placed[ends[0]..ends[1]].sort_unstable();
+    let mut start = 0;
+    for end in &ends[..1 << n_bits] {
+        placed[start..*end as usize].sort_unstable();
+        start = *end as usize;
     }
     placed
 }
@@ -216,13 +236,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let work_dir = Folder::local(folder.path());
         for (shard, ids) in (0..).map(ShardId).zip(shards) {
-            write_fingerprints(
-                &work_dir,
-                folder.path(),
-                shard,
-                ids.iter().copied().map(fingerprint).collect(),
-            )
-            .unwrap();
+            let ids: Vec<Fingerprint> = ids.iter().copied().map(fingerprint).collect();
+            let written = Fingerprints::sorted(&ids).write(&work_dir, folder.path(), shard);
+            written.unwrap();
         }
         let mut found = Duplicates::default();
         for range_idx in 0..n_ranges {
@@ -261,7 +277,13 @@ mod tests {
             for prints in [even, uneven] {
                 let mut expected = prints.clone();
                 expected.sort_unstable();
-                assert_eq!(sorted(&prints), expected);
+                assert_eq!(sorted(&prints, 1), expected);
+                for (range_idx, n_ranges) in [(0, 3), (1, 3), (70, 71), (900, 1_000_003)] {
+                    let is_there = |print: &u128| range_of(*print, n_ranges) == range_idx;
+                    let some: Vec<_> = prints.iter().copied().filter(is_there).collect();
+                    let expected: Vec<_> = expected.iter().copied().filter(is_there).collect();
+                    assert_eq!(sorted(&some, n_ranges), expected);
+                }
             }
         }
     }
@@ -288,7 +310,8 @@ mod tests {
     fn a_truncated_file_is_noticed() {
         let folder = tempfile::tempdir().unwrap();
         let work_dir = Folder::local(folder.path());
-        write_fingerprints(&work_dir, folder.path(), ShardId(0), vec![1, 2, 3]).unwrap();
+        let written = Fingerprints::sorted(&[1, 2, 3]).write(&work_dir, folder.path(), ShardId(0));
+        written.unwrap();
         let file = File::options()
             .write(true)
             .open(folder.path().join(name_of(ShardId(0))))

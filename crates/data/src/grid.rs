@@ -78,18 +78,11 @@ impl Gridder {
 
     #[inline(always)]
     fn place_lanes(&self, xs: &[f64; LANES], out: &mut [f32; LANES], lanes: &mut Lanes) {
-        let mut shaped = [0.0; LANES];
-        for lane in 0..LANES {
-            let x = xs[lane];
-            lanes.n_low[lane] += u64::from(x < self.clip_low);
-            lanes.n_high[lane] += u64::from(x > self.clip_high);
-            let x = if x.is_nan() { self.impute } else { x };
-            let x = if x < self.clip_low { self.clip_low } else { x };
-            shaped[lane] = if x > self.clip_high {
-                self.clip_high
-            } else {
-                x
-            };
+        let is_inside = |x: &f64| (*x >= self.clip_low) & (*x <= self.clip_high);
+        let mut shaped = *xs;
+        // Most tiles have nothing to clip or impute, and none of a transform that clips nothing.
+        if !xs.iter().fold(true, |all, x| all & is_inside(x)) {
+            self.clip(&mut shaped, lanes);
         }
         if self.is_constant {
             *out = [0.0; LANES];
@@ -109,6 +102,23 @@ impl Gridder {
             out[lane] = q as f32;
         }
     }
+
+    /// Puts what is outside of the range at its end and counts it, and the value to impute in the place of NaN.
+    #[inline(always)]
+    fn clip(&self, xs: &mut [f64; LANES], lanes: &mut Lanes) {
+        for (lane, value) in xs.iter_mut().enumerate() {
+            let x = *value;
+            lanes.n_low[lane] += u64::from(x < self.clip_low);
+            lanes.n_high[lane] += u64::from(x > self.clip_high);
+            let x = if x.is_nan() { self.impute } else { x };
+            let x = if x < self.clip_low { self.clip_low } else { x };
+            *value = if x > self.clip_high {
+                self.clip_high
+            } else {
+                x
+            };
+        }
+    }
 }
 
 /// Applies `shape` to values that are not below `low`, or NaN.
@@ -118,6 +128,77 @@ pub(crate) fn shape_lanes<const N: usize>(shape: Shape, low: f64, lanes: &mut [f
         Shape::Identity => {}
         Shape::Log1p if low >= 0.0 => lanes.iter_mut().for_each(|x| *x = log1p_of_positive(*x)),
         Shape::Log1p => lanes.iter_mut().for_each(|x| *x = shape.apply(*x)),
+    }
+}
+
+/// Puts all features of a block on the grid, tile by tile, in the order of memory, which the processor foresees; a feature's lines alone
+/// are too far apart for that. `tiles` [n_tiles x n_features x LANES] hold the raw values of those without a `wide` column [n_rows].
+pub(crate) fn place_tiles(
+    gridders: &[Gridder],
+    wide: &[Option<Vec<f64>>],
+    tiles: &mut [f32],
+    n_rows: usize,
+    seen: &mut [Seen],
+) {
+    let stride = gridders.len() * LANES;
+    let (whole, rest) = tiles.split_at_mut(n_rows / LANES * stride);
+    let mut first_row = 0;
+    for tiles in whole.chunks_mut(FLUSH_TILES * stride) {
+        vectors::run(PlaceTiles {
+            gridders,
+            wide,
+            tiles,
+            first_row,
+            seen,
+        });
+        first_row += FLUSH_TILES * LANES;
+    }
+    let n_rest = n_rows % LANES;
+    if n_rest > 0 {
+        for (feature_idx, (gridder, seen)) in gridders.iter().zip(seen).enumerate() {
+            let wide = wide[feature_idx]
+                .as_ref()
+                .map(|wide| &wide[n_rows - n_rest..]);
+            let lanes = &mut rest[feature_idx * LANES..];
+            gridder.place(wide, lanes, stride, n_rest, seen);
+        }
+    }
+}
+
+/// Up to [`FLUSH_TILES`] whole tiles.
+struct PlaceTiles<'a> {
+    gridders: &'a [Gridder],
+    wide: &'a [Option<Vec<f64>>],
+    tiles: &'a mut [f32],
+    first_row: usize,
+    seen: &'a mut [Seen],
+}
+
+impl Vectorised for PlaceTiles<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let mut all_lanes = vec![Lanes::default(); self.gridders.len()];
+        let tiles = self.tiles.chunks_exact_mut(self.gridders.len() * LANES);
+        for (tile_idx, tile) in tiles.enumerate() {
+            let features = self.gridders.iter().zip(self.wide).zip(&mut all_lanes);
+            for (((gridder, wide), lanes), out) in features.zip(tile.as_chunks_mut().0) {
+                let xs = match wide {
+                    Some(wide) => {
+                        let (xs, _) = wide[self.first_row + tile_idx * LANES..]
+                            .split_first_chunk::<LANES>()
+                            .expect("a row for each lane of a whole tile");
+                        *xs
+                    }
+                    None => out.map(f64::from),
+                };
+                gridder.place_lanes(&xs, out, lanes);
+            }
+        }
+        for (lanes, seen) in all_lanes.iter().zip(self.seen) {
+            lanes.flush(seen);
+        }
     }
 }
 
@@ -176,7 +257,7 @@ impl Vectorised for Place<'_> {
 }
 
 /// Sums of up to [`FLUSH_TILES`] tiles, integers held in f64.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Lanes {
     sum: [f64; LANES],
     squares: [f64; LANES],

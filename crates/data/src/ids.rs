@@ -1,12 +1,12 @@
 //! Customer ids as bytes that do not depend on the column's type, and their fingerprints.
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, Int64Array};
 use arrow::datatypes::{
     DataType, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type,
     UInt64Type,
 };
 
-use crate::short_hash::ShortHasher;
+use crate::short_hash::{HashWords, ShortHasher};
 
 /// The first 128 bits of the BLAKE3 of an id's canonical bytes, most significant byte first.
 pub type Fingerprint = u128;
@@ -24,6 +24,8 @@ pub fn shown(fingerprint: Fingerprint) -> String {
 const INTEGER_TAG: u8 = b'i';
 const TEXT_TAG: u8 = b's';
 const ROW_TAG: u8 = b'r';
+/// Canonical bytes of an id that is an integer.
+pub const INTEGER_BYTES: usize = 1 + size_of::<i128>();
 
 /// Ids of consecutive rows.
 #[derive(Debug, Clone)]
@@ -117,23 +119,71 @@ impl Ids {
 
     /// Appends the fingerprint of every row to `out`.
     pub fn fingerprints(&self, out: &mut Vec<Fingerprint>) {
-        let mut bytes = Vec::new();
-        if self.array.data_type().is_integer() {
-            out.reserve(self.len());
-            let mut hasher = ShortHasher::default();
-            let take = &mut |hash: [u8; 32]| out.push(first_of(&hash));
-            for row_idx in 0..self.len() {
+        let Some(integers) = self.integers() else {
+            let mut bytes = Vec::new();
+            out.extend((0..self.len()).map(|row_idx| {
                 self.canonical(row_idx, &mut bytes);
-                hasher.push(&bytes, take);
-            }
-            hasher.finish(take);
+                first_of(blake3::hash(&bytes).as_bytes())
+            }));
             return;
+        };
+        out.reserve(self.len());
+        let mut hasher = ShortHasher::default();
+        let take = &mut |hashes: &HashWords, n: usize| {
+            let [a, b, c, d, ..] = hashes;
+            out.extend((0..n).map(|lane| {
+                let words = [a[lane], b[lane], c[lane], d[lane]];
+                let word = |word: u32| u128::from(word.swap_bytes());
+                words.iter().fold(0, |print, w| print << 32 | word(*w))
+            }));
+        };
+        for integer in integers {
+            let [[a, b, c, d], [e, ..]] = integer.map(words);
+            hasher.push_words([a, b, c, d, e], INTEGER_BYTES, take);
         }
-        out.extend((0..self.len()).map(|row_idx| {
-            self.canonical(row_idx, &mut bytes);
-            first_of(blake3::hash(&bytes).as_bytes())
-        }));
+        hasher.finish(take);
     }
+
+    /// The canonical bytes of every row, if they are those of integers: [`INTEGER_BYTES`] of each, least significant first.
+    pub fn integers(&self) -> Option<Vec<[u128; 2]>> {
+        let tag = match self.is_row_number {
+            true => ROW_TAG,
+            false => INTEGER_TAG,
+        };
+        let array = self.array.as_ref();
+        Some(match array.data_type() {
+            DataType::Int8 => tagged::<Int8Type>(array, tag),
+            DataType::Int16 => tagged::<Int16Type>(array, tag),
+            DataType::Int32 => tagged::<Int32Type>(array, tag),
+            DataType::Int64 => tagged::<Int64Type>(array, tag),
+            DataType::UInt8 => tagged::<UInt8Type>(array, tag),
+            DataType::UInt16 => tagged::<UInt16Type>(array, tag),
+            DataType::UInt32 => tagged::<UInt32Type>(array, tag),
+            DataType::UInt64 => tagged::<UInt64Type>(array, tag),
+            _ => return None,
+        })
+    }
+}
+
+fn tagged<T: ArrowPrimitiveType>(array: &dyn Array, tag: u8) -> Vec<[u128; 2]>
+where
+    T::Native: Into<i128>,
+{
+    let values = array.as_primitive::<T>().values().iter();
+    let tagged = |value: &T::Native| {
+        let value: i128 = (*value).into();
+        [
+            (value as u128) << 8 | u128::from(tag),
+            (value >> 120) as u8 as u128,
+        ]
+    };
+    values.map(tagged).collect()
+}
+
+/// The words of 16 bytes, least significant first.
+#[inline(always)]
+pub fn words(bytes: u128) -> [u32; 4] {
+    std::array::from_fn(|at| (bytes >> (32 * at)) as u32)
 }
 
 fn first_of(hash: &[u8; 32]) -> Fingerprint {
@@ -181,6 +231,39 @@ mod tests {
         let fingerprint = of(StringArray::from(vec!["7"]))[0];
         assert_eq!(row_key(fingerprint).to_be_bytes(), hash.as_bytes()[..8]);
         assert_eq!(shown(fingerprint), hash.to_hex().as_str()[..16]);
+    }
+
+    #[test]
+    fn integers_are_hashed_as_their_bytes() {
+        let check = |ids: Ids| {
+            let (mut bytes, mut found) = (Vec::new(), Vec::new());
+            ids.fingerprints(&mut found);
+            let expected = (0..ids.len()).map(|row_idx| {
+                ids.canonical(row_idx, &mut bytes);
+                assert_eq!(bytes.len(), INTEGER_BYTES);
+                let [low, high] = ids.integers().unwrap()[row_idx];
+                assert_eq!(bytes[..16], low.to_le_bytes());
+                assert_eq!([bytes[16]], high.to_le_bytes()[..1]);
+                assert_eq!(high >> 8, 0);
+                first_of(blake3::hash(&bytes).as_bytes())
+            });
+            assert_eq!(found, expected.collect::<Vec<_>>());
+        };
+        let integers = [i64::MIN, -1, 0, 1, 255, 256, i64::MAX];
+        check(Ids::from_column(Arc::new(Int64Array::from(
+            integers.repeat(5),
+        ))));
+        check(Ids::from_column(Arc::new(UInt64Array::from(vec![
+            u64::MAX,
+            3,
+        ]))));
+        check(Ids::from_column(Arc::new(Int8Array::from(vec![-128, 127]))));
+        check(Ids::from_row_numbers(1 << 40, 19));
+        assert!(
+            Ids::from_column(Arc::new(StringArray::from(vec!["7"])))
+                .integers()
+                .is_none()
+        );
     }
 
     #[test]

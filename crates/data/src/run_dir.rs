@@ -17,6 +17,8 @@ pub const COMMITTED: &str = "_COMMITTED";
 const UNFINISHED: &str = "_UNFINISHED";
 /// Folder of intermediate files.
 pub const WORK: &str = "_work";
+/// Read of a file on a disk at a time: stays in cache until it is hashed.
+const DISK_BYTES: u64 = 256 << 10;
 const NOTICE: &[u8] =
     b"A clientele run is being written here, or was never finished. The next run into this folder deletes what is in it.\n";
 
@@ -154,10 +156,10 @@ impl RunDir {
         let path = self.folder.shown("");
         let mut names = self.folder.list()?;
         names.retain(|name| is_result(name));
-        let n_at_once = if self.folder.local_path().is_some() {
-            1
-        } else {
-            8
+        // A disk is asked by as many threads as hash, a store by some that wait.
+        let n_at_once = match self.folder.local_path() {
+            Some(_) => std::thread::available_parallelism().map_or(1, |n| n.get().min(8)),
+            None => 8,
         };
         let described = threads::map(n_at_once, &names, |name| {
             if let Some(local) = self.folder.local_path() {
@@ -182,6 +184,9 @@ impl RunDir {
             return Err(DataError::RunExists { path });
         }
         // What stays behind harms nothing: `_COMMITTED` is what counts.
+        if let Ok(names) = self.work_dir.list() {
+            let _ = threads::map(n_at_once, &names, |name| self.work_dir.remove(name));
+        }
         let _ = self.work_dir.remove_all();
         let _ = self.folder.remove_temporary();
         let _ = self.folder.remove(UNFINISHED);
@@ -296,9 +301,13 @@ fn describe(folder: &Folder, name: &str) -> Result<Option<CommittedFile>, DataEr
         return Ok(None);
     };
     let mut hasher = blake3::Hasher::new();
+    let piece_bytes = match folder.local_path() {
+        Some(_) => DISK_BYTES,
+        None => REQUEST_BYTES,
+    };
     let mut offset = 0;
     while offset < size_bytes {
-        let n_bytes = (size_bytes - offset).min(REQUEST_BYTES);
+        let n_bytes = (size_bytes - offset).min(piece_bytes);
         hasher.update(&folder.read_range(name, offset, n_bytes as usize)?);
         offset += n_bytes;
     }

@@ -44,7 +44,11 @@ const fn schedule() -> [[usize; N_WORDS]; 7] {
     rounds
 }
 
-type Lanes = [u32; HASH_LANES];
+/// One word of each input.
+pub type Lanes = [u32; HASH_LANES];
+
+/// The words of hashes, one hash a lane.
+pub type HashWords = [Lanes; 8];
 
 /// Inputs of up to [`SHORT_BYTES`] bytes, collected until there are enough of them.
 #[derive(Debug, Clone)]
@@ -53,6 +57,8 @@ pub struct ShortHasher {
     words: [Lanes; N_WORDS],
     lengths: Lanes,
     n_inputs: usize,
+    /// All words from here on are zero.
+    n_used: usize,
 }
 
 impl Default for ShortHasher {
@@ -61,34 +67,41 @@ impl Default for ShortHasher {
             words: [[0; HASH_LANES]; N_WORDS],
             lengths: [0; HASH_LANES],
             n_inputs: 0,
+            n_used: 0,
         }
     }
 }
 
 impl ShortHasher {
-    /// Takes an input; calls `each` with the hashes of the last [`HASH_LANES`] when it is the last of them, in their order.
+    /// Takes an input; calls `each` with the hashes of the last [`HASH_LANES`] when it is the last of them, and how many there are.
     ///
     /// # Panics
     /// When it is longer than [`SHORT_BYTES`].
     #[inline]
-    pub fn push(&mut self, input: &[u8], each: &mut impl FnMut([u8; 32])) {
+    pub fn push_bytes(&mut self, input: &[u8], each: &mut impl FnMut(&HashWords, usize)) {
         let mut block = [0; SHORT_BYTES];
         block[..input.len()].copy_from_slice(input);
-        self.push_block(&block, input.len(), each);
+        let words = block.as_chunks::<4>().0;
+        let words: [u32; N_WORDS] = std::array::from_fn(|at| u32::from_le_bytes(words[at]));
+        self.push_words(words, input.len(), each);
     }
 
-    /// As [`ShortHasher::push`], of the first `n_bytes` of a block whose other bytes are zero.
+    /// As [`ShortHasher::push_bytes`], of an input of `n_bytes` as the first words of its block.
     #[inline]
-    pub fn push_block(
+    pub fn push_words<const N: usize>(
         &mut self,
-        block: &[u8; SHORT_BYTES],
+        words: [u32; N],
         n_bytes: usize,
-        each: &mut impl FnMut([u8; 32]),
+        each: &mut impl FnMut(&HashWords, usize),
     ) {
-        let (words, _) = block.as_chunks::<4>();
         for (lanes, word) in self.words.iter_mut().zip(words) {
-            lanes[self.n_inputs] = u32::from_le_bytes(*word);
+            lanes[self.n_inputs] = word;
         }
+        // Longer inputs have left their ends here.
+        for lanes in self.words.iter_mut().take(self.n_used).skip(N) {
+            lanes[self.n_inputs] = 0;
+        }
+        self.n_used = self.n_used.max(N);
         self.lengths[self.n_inputs] = n_bytes as u32;
         self.n_inputs += 1;
         if self.n_inputs == HASH_LANES {
@@ -97,7 +110,7 @@ impl ShortHasher {
     }
 
     /// Calls `each` with the hashes of the inputs that are left.
-    pub fn finish(&mut self, each: &mut impl FnMut([u8; 32])) {
+    pub fn finish(&mut self, each: &mut impl FnMut(&HashWords, usize)) {
         if self.n_inputs == 0 {
             return;
         }
@@ -105,15 +118,38 @@ impl ShortHasher {
             words: &self.words,
             lengths: &self.lengths,
         });
-        for lane in 0..self.n_inputs {
-            let mut hash = [0; 32];
-            let (bytes, _) = hash.as_chunks_mut::<4>();
-            for (bytes, word) in bytes.iter_mut().zip(&hashes) {
-                *bytes = word[lane].to_le_bytes();
-            }
-            each(hash);
-        }
+        each(&hashes, self.n_inputs);
         self.n_inputs = 0;
+    }
+}
+
+/// The sum of up to 2^32 hashes, each a number of 256 bits, least significant byte first: lanes and words apart until the end.
+#[derive(Debug, Clone, Default)]
+pub struct SumOfHashes([[u64; HASH_LANES]; 8]);
+
+impl SumOfHashes {
+    /// Adds the first `n_hashes`.
+    #[inline]
+    pub fn add(&mut self, hashes: &HashWords, n_hashes: usize) {
+        for (sums, words) in self.0.iter_mut().zip(hashes) {
+            match n_hashes {
+                // A length that is known becomes one addition of vectors.
+                HASH_LANES => (0..HASH_LANES).for_each(|lane| sums[lane] += u64::from(words[lane])),
+                n => (0..n).for_each(|lane| sums[lane] += u64::from(words[lane])),
+            }
+        }
+    }
+
+    /// Modulo 2^256, least significant byte first.
+    pub fn to_le_bytes(&self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        let mut carry = 0_u128;
+        for (bytes, sums) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(&self.0) {
+            carry += sums.iter().map(|sum| u128::from(*sum)).sum::<u128>();
+            *bytes = (carry as u32).to_le_bytes();
+            carry >>= 32;
+        }
+        bytes
     }
 }
 
@@ -142,14 +178,25 @@ impl Vectorised for Compress<'_> {
         round::<4>(&mut state, self.words);
         round::<5>(&mut state, self.words);
         round::<6>(&mut state, self.words);
-        let mut hash = [[0; HASH_LANES]; 8];
-        for (word_idx, word) in hash.iter_mut().enumerate() {
-            for (lane, word) in word.iter_mut().enumerate() {
-                *word = state[word_idx][lane] ^ state[word_idx + 8][lane];
-            }
-        }
-        hash
+        // Not a loop either: it would be turned around, and gather words one by one.
+        [
+            fold::<0>(&state),
+            fold::<1>(&state),
+            fold::<2>(&state),
+            fold::<3>(&state),
+            fold::<4>(&state),
+            fold::<5>(&state),
+            fold::<6>(&state),
+            fold::<7>(&state),
+        ]
     }
+}
+
+/// A word of the hash.
+#[inline(always)]
+fn fold<const WORD: usize>(state: &[Lanes; N_WORDS]) -> Lanes {
+    let (a, b) = (state[WORD], state[WORD + 8]);
+    std::array::from_fn(|lane| a[lane] ^ b[lane])
 }
 
 /// Mixes the columns, then the diagonals.
@@ -198,12 +245,24 @@ mod tests {
             .collect()
     }
 
+    fn each_hash(hashes: &HashWords, n_hashes: usize, each: &mut impl FnMut([u8; 32])) {
+        for lane in 0..n_hashes {
+            let mut hash = [0; 32];
+            let (bytes, _) = hash.as_chunks_mut::<4>();
+            for (bytes, word) in bytes.iter_mut().zip(hashes) {
+                *bytes = word[lane].to_le_bytes();
+            }
+            each(hash);
+        }
+    }
+
     fn hashes(inputs: &[Vec<u8>]) -> Vec<[u8; 32]> {
         let (mut hasher, mut found) = (ShortHasher::default(), Vec::new());
+        let mut take = |hashes: &HashWords, n: usize| each_hash(hashes, n, &mut |h| found.push(h));
         inputs
             .iter()
-            .for_each(|input| hasher.push(input, &mut |hash| found.push(hash)));
-        hasher.finish(&mut |hash| found.push(hash));
+            .for_each(|input| hasher.push_bytes(input, &mut take));
+        hasher.finish(&mut take);
         found
     }
 
@@ -224,12 +283,47 @@ mod tests {
     }
 
     #[test]
+    fn a_sum_of_hashes_is_theirs_with_every_carry() {
+        let inputs = inputs();
+        let add = |sum: [u8; 32], hash: &[u8; 32]| {
+            let mut carry = 0;
+            std::array::from_fn(|at| {
+                carry = carry / 256 + u16::from(sum[at]) + u16::from(hash[at]);
+                carry as u8
+            })
+        };
+        let expected = hashes(&inputs).iter().fold([0; 32], add);
+        let (mut hasher, mut sum) = (ShortHasher::default(), SumOfHashes::default());
+        let mut take = |hashes: &HashWords, n: usize| sum.add(hashes, n);
+        inputs
+            .iter()
+            .for_each(|input| hasher.push_bytes(input, &mut take));
+        hasher.finish(&mut take);
+        assert_eq!(sum.to_le_bytes(), expected);
+        let another = [1; 8].map(|word| [word; HASH_LANES]);
+        sum.add(&another, 1);
+        assert_ne!(sum.to_le_bytes(), expected);
+    }
+
+    #[test]
+    fn a_short_input_after_a_long_one_ends_where_it_ends() {
+        let (mut hasher, mut found) = (ShortHasher::default(), Vec::new());
+        let mut take = |hashes: &HashWords, n: usize| each_hash(hashes, n, &mut |h| found.push(h));
+        hasher.push_words([u32::MAX; 9], 36, &mut take);
+        hasher.finish(&mut take);
+        hasher.push_words([7], 4, &mut take);
+        hasher.finish(&mut take);
+        assert_eq!(found[0], *blake3::hash(&[255; 36]).as_bytes());
+        assert_eq!(found[1], *blake3::hash(&[7, 0, 0, 0]).as_bytes());
+    }
+
+    #[test]
     fn what_was_finished_leaves_nothing_behind() {
         let mut hasher = ShortHasher::default();
         let mut last = [0; 32];
         for input in [&b"a longer input"[..], b"b", b""] {
-            hasher.push(input, &mut |_| panic!("not full yet"));
-            hasher.finish(&mut |hash| last = hash);
+            hasher.push_bytes(input, &mut |_, _| panic!("not full yet"));
+            hasher.finish(&mut |hashes, n| each_hash(hashes, n, &mut |hash| last = hash));
             assert_eq!(last, *blake3::hash(input).as_bytes());
         }
     }

@@ -25,6 +25,8 @@ const TAIL_BYTES: usize = 8;
 const HEADER_BUFFER_BYTES: usize = 1 << 10;
 /// Read with the first question to an object: few footers are larger.
 const END_BYTES: u64 = 64 << 10;
+/// How many times what is read a buffer may be.
+const MOST_TOO_LARGE: usize = 4;
 /// Parts of an object that are nearer to each other than this are fetched as one: a request costs about as much time.
 const GAP_BYTES: u64 = 512 << 10;
 
@@ -39,7 +41,7 @@ pub(crate) struct Source {
 
 #[derive(Debug, Clone)]
 enum Bytewise {
-    File(Arc<File>),
+    File(Arc<File>, Arc<Buffers>),
     Object(Arc<Object>),
 }
 
@@ -112,7 +114,7 @@ impl Source {
             .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
             .and_then(|age| u64::try_from(age.as_nanos()).ok());
         Ok(Self {
-            bytes: Bytewise::File(Arc::new(file)),
+            bytes: Bytewise::File(Arc::new(file), Arc::default()),
             size_bytes: metadata.len(),
             modified_ns,
             etag: None,
@@ -232,7 +234,7 @@ impl Source {
     /// Bytes that the file has.
     fn read(&self, start: u64, length: usize) -> Result<Bytes, Unusable> {
         match &self.bytes {
-            Bytewise::File(file) => {
+            Bytewise::File(file, _) => {
                 let mut buffer = vec![0; length];
                 read_exact_at(file, &mut buffer, start)
                     .map_err(|error| Unusable::File(format!("it cannot be read: {error}")))?;
@@ -245,9 +247,53 @@ impl Source {
     /// What kept bytes from a decoder, once.
     pub(crate) fn take_trouble(&self) -> Option<DataError> {
         match &self.bytes {
-            Bytewise::File(_) => None,
+            Bytewise::File(..) => None,
             Bytewise::Object(object) => object.lock_trouble().take(),
         }
+    }
+}
+
+/// Buffers that pages are read into one after the other: fresh ones would be zeroed before each.
+#[derive(Debug, Default)]
+struct Buffers(Mutex<Vec<Vec<u8>>>);
+
+/// One of them, until nobody looks at it.
+struct Lent {
+    buffer: Vec<u8>,
+    buffers: Arc<Buffers>,
+}
+
+impl Buffers {
+    fn read(self: &Arc<Self>, file: &File, start: u64, length: usize) -> io::Result<Bytes> {
+        // A decoder may keep what it was given: then a far larger buffer would be kept with it.
+        let fits = |buffer: &Vec<u8>| buffer.len() / MOST_TOO_LARGE <= length;
+        let buffer = self.lock().pop().filter(fits).unwrap_or_default();
+        let mut lent = Lent {
+            buffer,
+            buffers: self.clone(),
+        };
+        // Only what is beyond the buffer's length is zeroed, so it does not shrink.
+        if lent.buffer.len() < length {
+            lent.buffer.resize(length, 0);
+        }
+        read_exact_at(file, &mut lent.buffer[..length], start)?;
+        Ok(Bytes::from_owner(lent).slice(..length))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.buffer
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.buffers.lock().push(std::mem::take(&mut self.buffer));
     }
 }
 
@@ -367,11 +413,7 @@ impl ChunkReader for Source {
             )));
         }
         match &self.bytes {
-            Bytewise::File(file) => {
-                let mut buffer = vec![0; length];
-                read_exact_at(file, &mut buffer, start)?;
-                Ok(buffer.into())
-            }
+            Bytewise::File(file, buffers) => Ok(buffers.read(file, start, length)?),
             Bytewise::Object(object) => Ok(object.read_for_decoder(start, length)?),
         }
     }
@@ -386,7 +428,7 @@ pub(crate) struct Cursor {
 impl Read for Cursor {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n_read = match &self.source.bytes {
-            Bytewise::File(file) => read_at(file, buffer, self.offset)?,
+            Bytewise::File(file, _) => read_at(file, buffer, self.offset)?,
             Bytewise::Object(object) => {
                 let left = self.source.size_bytes.saturating_sub(self.offset);
                 let length = usize::try_from(left).map_or(buffer.len(), |n| n.min(buffer.len()));

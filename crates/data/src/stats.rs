@@ -11,7 +11,7 @@
 //! | `zscore` | 2: moments as well |
 //! | `auto` | 2 to 5: quantiles before moments; 3 for `f32`, counts and short decimals |
 //!
-//! Columns that are settled are not read again.
+//! Columns that are settled are not read again. Nulls ask for medians: with `none`, four rounds more at most, of those columns.
 
 mod buckets;
 mod digits;
@@ -163,6 +163,15 @@ impl FeatureStats {
                 Values::Wide(values) => scratch.count(values),
             }
         }
+        if asked.asks_ends() {
+            let digits = asked.digits.iter().zip(&mut self.histograms);
+            for (_, histogram) in digits.filter(|(digit, _)| digit.is_none()) {
+                match values {
+                    Values::Narrow(values) => digits::count_ends(values, histogram),
+                    Values::Wide(values) => digits::count_ends(values, histogram),
+                }
+            }
+        }
         match values {
             _ if !asked.needs_values() => {}
             Values::Wide(values) => self.add_wide(asked, values),
@@ -182,7 +191,7 @@ impl FeatureStats {
     /// What is wanted beside the first digit.
     pub(crate) fn add_wide(&mut self, asked: &FeatureRequest, values: &[f64]) {
         let digits = asked.digits.iter().zip(&mut self.histograms);
-        for (digit, histogram) in digits.filter(|(digit, _)| !digit.is_first()) {
+        for (digit, histogram) in digits.filter(|(digit, _)| digit.is_below_another()) {
             digit.count(values, histogram);
         }
         if let Some(grid) = &asked.moments {
@@ -209,8 +218,12 @@ impl FeatureRequest {
         self.digits.iter().any(|digit| digit.is_first())
     }
 
-    /// Whether more than the first digit is asked for.
+    pub(crate) fn asks_ends(&self) -> bool {
+        self.digits.iter().any(|digit| digit.is_none())
+    }
+
+    /// Whether more than the first digit and the ends is asked for.
     pub(crate) fn needs_values(&self) -> bool {
-        self.moments.is_some() || self.digits.iter().any(|digit| !digit.is_first())
+        self.moments.is_some() || self.digits.iter().any(|digit| digit.is_below_another())
     }
 }

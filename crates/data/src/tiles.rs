@@ -1,13 +1,15 @@
 //! Raw rows kept in the places where their grid values will be, so that a file is decoded once: statistics are taken while its columns
 //! are decoded, further rounds read memory, and the transform is applied in place.
 
+use std::sync::{Mutex, PoisonError};
+
 use clientele_kmeans::{Block, LANES, Tiles};
 use rayon::prelude::*;
 
 use crate::DataError;
 use crate::column::ColumnCounts;
 use crate::decode::{Run, Scratch, Values, each_run};
-use crate::grid::{Gridder, Seen};
+use crate::grid::{Gridder, Seen, place_tiles};
 use crate::ids::{Fingerprint, row_key};
 use crate::ingest::{GridBlock, IngestPartial, check_impute};
 use crate::manifest::{BlockId, Manifest, ShardId};
@@ -34,7 +36,7 @@ pub struct RawTiles {
     size_bytes: usize,
 }
 
-/// Whether the columns of a shard are decoded on many threads of the pool that the caller is in: for few shards.
+/// Whether the columns of a shard are decoded on many threads of the pool that the caller is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Spread {
     /// On the calling thread.
@@ -172,17 +174,21 @@ struct Places<'a> {
 }
 
 fn decode(run: &Run<'_>, spread: Spread, mut columns: Vec<Column<'_>>) -> Result<(), DataError> {
-    let room = || (Scratch::default(), stats::Scratch::default());
+    let rooms = Mutex::new(Vec::new());
+    let lock = || rooms.lock().unwrap_or_else(PoisonError::into_inner);
+    let of_column = |column: &mut Column<'_>| {
+        let room = lock().pop();
+        let mut room = room.unwrap_or_default();
+        column.decode(run, &mut room)?;
+        lock().push(room);
+        Ok(())
+    };
     match spread {
         Spread::Columns => columns
             .par_iter_mut()
-            .try_for_each_init(room, |room, column| column.decode(run, room)),
-        Spread::Here => {
-            let mut room = room();
-            columns
-                .iter_mut()
-                .try_for_each(|column| column.decode(run, &mut room))
-        }
+            .with_max_len(1)
+            .try_for_each(of_column),
+        Spread::Here => columns.iter_mut().try_for_each(of_column),
     }
 }
 
@@ -294,7 +300,7 @@ impl RawTiles {
             let counts = &self.counts[feature_idx];
             match &self.wide[feature_idx] {
                 Some(values) => seen.add(asked, &mut buckets, Values::Wide(values), counts),
-                None if asked.asks_first_digit() => {
+                None if asked.asks_first_digit() || asked.asks_ends() => {
                     let values = self.narrow_column(feature_idx);
                     seen.add(asked, &mut buckets, Values::Narrow(&values), counts);
                 }
@@ -308,7 +314,7 @@ impl RawTiles {
             let n_rows =
                 (self.n_rows - at * strip_tiles(stride) * LANES).min(strip.len() / self.n_features);
             let narrow = features().filter(|(feature_idx, asked)| {
-                self.wide[*feature_idx].is_none() && !asked.asks_first_digit()
+                self.wide[*feature_idx].is_none() && !asked.asks_first_digit() && !asked.asks_ends()
             });
             for (feature_idx, asked) in narrow {
                 values.clear();
@@ -359,24 +365,13 @@ impl RawTiles {
             .iter()
             .map(|feature| Gridder::new(feature, transform.steps_per_unit()))
             .collect();
-        let stride = self.n_features * LANES;
-        let mut first_row = 0;
-        for strip in self.tiles.chunks_mut(strip_tiles(stride) * stride) {
-            let n_rows = (self.n_rows - first_row).min(strip.len() / self.n_features);
-            for (feature_idx, (gridder, seen)) in gridders.iter().zip(&mut seen).enumerate() {
-                let wide = self.wide[feature_idx]
-                    .as_ref()
-                    .map(|wide| &wide[first_row..][..n_rows]);
-                gridder.place(
-                    wide,
-                    &mut strip[feature_idx * LANES..],
-                    stride,
-                    n_rows,
-                    seen,
-                );
-            }
-            first_row += n_rows;
-        }
+        place_tiles(
+            &gridders,
+            &self.wide,
+            &mut self.tiles,
+            self.n_rows,
+            &mut seen,
+        );
         seen.iter()
             .enumerate()
             .for_each(|(feature_idx, seen)| partial.add_feature(feature_idx, seen));

@@ -221,7 +221,8 @@ fn no_more_rounds_are_asked_than_needed() {
     assert_eq!(transform_of(&without_nulls, TransformKind::Zscore).1, 2);
     // f32 and counts: quantiles in two rounds, then moments.
     assert_eq!(transform_of(&without_nulls, TransformKind::Auto).1, 3);
-    assert!(transform_of(&batch, TransformKind::None).1 <= 3);
+    // The ends first; that medians are needed is known only then.
+    assert!(transform_of(&batch, TransformKind::None).1 <= 4);
 }
 
 #[test]

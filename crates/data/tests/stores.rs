@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use clientele_data::duplicates::{find_duplicates, write_fingerprints};
+use clientele_data::duplicates::{Fingerprints, find_duplicates};
 use clientele_data::input::{expand as expand_paths, expand_in};
 use clientele_data::manifest::SHARD_ROWS;
 use clientele_data::read::{Projection, RawBlock, read_shard};
@@ -425,8 +425,10 @@ fn duplicates_are_found_in_every_store() {
     everywhere(|stores| {
         let work_dir = root(stores);
         for (shard, ids) in [(0, 0..500), (1, 490..700), (2, 0..0)] {
-            let prints = ids.map(print).collect();
-            write_fingerprints(&work_dir, spill.path(), ShardId(shard), prints).unwrap();
+            let prints: Vec<u128> = ids.map(print).collect();
+            let prints = Fingerprints::sorted(&prints);
+            let written = prints.write(&work_dir, spill.path(), ShardId(shard));
+            written.unwrap();
         }
         for n_ranges in [1, 3, 100] {
             let mut found = clientele_data::duplicates::Duplicates::default();

@@ -245,8 +245,8 @@ impl TryFrom<v1::FeatureRequest> for FeatureRequest {
                 field: "prefix",
                 found: digit.prefix.into(),
                 low: 0,
-                // Of 18, 17, 15 and 14 bits; below the last there is nothing to ask for.
-                high: [0, (1 << 18) - 1, (1 << 35) - 1, (1 << 50) - 1]
+                // Of 18, 17, 15 and 14 bits; below the last there are only all values together.
+                high: [0, (1 << 18) - 1, (1 << 35) - 1, (1 << 50) - 1, 0]
                     .get(digit.n_above as usize)
                     .copied()
                     .unwrap_or(-1),

@@ -242,6 +242,10 @@ fn open_gpus(options: &EngineOptions) -> Result<Vec<GpuBackend>, OpenError> {
     if options.backend == BackendChoice::Cpu {
         return Ok(Vec::new());
     }
+    if options.backend == BackendChoice::Auto && !may_have_gpus() {
+        tracing::debug!("the system has no GPU; the CPU is used");
+        return Ok(Vec::new());
+    }
     let mut gpus = GpuBackend::open_all(&OpenOptions {
         allow_software: options.backend == BackendChoice::Gpu,
         adapter: options.adapter.clone(),
@@ -254,4 +258,27 @@ fn open_gpus(options: &EngineOptions) -> Result<Vec<GpuBackend>, OpenError> {
         gpus.truncate(1);
     }
     Ok(gpus)
+}
+
+/// Whether the system shows anything that a driver could find a GPU behind. To load drivers takes tens of milliseconds, those of
+/// software devices most, only to hear that there is none.
+fn may_have_gpus() -> bool {
+    // What the drivers of desktops, servers, WSL and boards open; any other system is asked.
+    const NODES: [&str; 9] = [
+        "dri", "dxg", "galcore", "kfd", "kgsl", "mali", "nvhost", "nvidia", "pvr",
+    ];
+    if !cfg!(target_os = "linux") {
+        return true;
+    }
+    let Ok(mut nodes) = std::fs::read_dir("/dev") else {
+        return true;
+    };
+    nodes.any(|node| match node {
+        Ok(node) => {
+            let name = node.file_name();
+            let name = name.to_string_lossy();
+            NODES.iter().any(|known| name.starts_with(known))
+        }
+        Err(_) => true,
+    })
 }

@@ -3,17 +3,20 @@
 use std::sync::{Mutex, PoisonError};
 
 use clientele_data::DataError;
+use clientele_data::ids::Ids;
 use clientele_data::ingest::GridBlock;
-use clientele_data::manifest::ShardId;
+use clientele_data::manifest::{BlockId, ShardId};
 use clientele_data::read::{NO_VALUE, read_ids};
+use clientele_data::tiles::Spread;
 use clientele_data::transform::Transform;
 use clientele_kmeans::Centroids;
 use clientele_kmeans::exact::NearestTwo;
-use clientele_protocol::{FinalPartial, MARGIN_BINS};
+use clientele_protocol::{FinalPartial, Histograms, MARGIN_BINS};
 use rayon::prelude::*;
 
 use crate::Worker;
-use crate::assignments::{PartWriter, margin};
+use crate::assignments::{Encoded, PartWriter, hash_rows, margin};
+use crate::behind::Behind;
 use crate::rows::Rows;
 use crate::tallies::Tallies;
 
@@ -26,77 +29,114 @@ impl Worker {
         transform: &Transform,
         centroids: &Centroids,
     ) -> Result<FinalPartial, DataError> {
-        let has_values = self.job().manifest.value().is_some();
-        let zero =
-            || FinalPartial::zero(centroids.n_clusters(), centroids.n_features(), has_values);
-        // One partial a thread: histograms are large.
-        let partials = Mutex::new(Vec::new());
-        let lock = || partials.lock().unwrap_or_else(PoisonError::into_inner);
-        shards.par_iter().try_for_each(|shard| {
-            let partial = lock().pop();
-            let mut partial = partial.unwrap_or_else(zero);
-            self.finish_shard(*shard, rows, transform, centroids, &mut partial)?;
-            lock().push(partial);
-            Ok::<_, DataError>(())
-        })?;
-        let partials = partials.into_inner();
-        let partials = partials.unwrap_or_else(PoisonError::into_inner).into_iter();
-        let merged = partials.reduce(|mut a, b| {
-            a.merge(&b);
-            a
-        });
-        Ok(merged.unwrap_or_else(zero))
-    }
-
-    fn finish_shard(
-        &self,
-        shard: ShardId,
-        held: &Rows,
-        transform: &Transform,
-        centroids: &Centroids,
-        partial: &mut FinalPartial,
-    ) -> Result<(), DataError> {
-        let job = self.job();
         let ranges: Vec<(i32, i32)> = (0..transform.n_features())
             .map(|f| transform.grid_range(f))
             .collect();
-        let mut tallies = Tallies::new(centroids.n_clusters(), &ranges);
-        let mut part = PartWriter::new(
-            job.assignments_dir.clone(),
-            job.spill_dir.clone(),
-            shard,
-            transform.grid_step(),
-        );
-        let mut rows = Vec::new();
-        read_ids(&job.manifest, shard, &mut |id, ids| {
-            let in_store = held.store.get(id)?;
-            // Passes may have left the rows in the order of their bounds; ids come in that of the file.
-            let in_file_order;
-            let grid = match in_store.block.order_id() {
-                0 => &*in_store,
-                _ => {
-                    let mut copy = in_store.clone();
-                    copy.block.restore_order();
-                    in_file_order = copy;
-                    &in_file_order
-                }
-            };
-            self.resources
-                .engine
-                .cpu()
-                .nearest_two(&grid.block, centroids, &mut rows);
-            add_rows(partial, grid, &rows);
-            tallies.add(
-                &grid.block,
-                rows.iter().map(|row| row.label),
-                &mut partial.histograms,
-            );
-            let hashes = part.write(&ids, &rows, grid.source_rows.as_deref())?;
-            partial.row_hashes.merge(&hashes);
-            Ok::<(), DataError>(())
+        let labelling = Labelling {
+            worker: self,
+            rows,
+            centroids,
+            grid_step: transform.grid_step(),
+            tallies: Tallies::new(centroids.n_clusters(), &ranges, self.resources.n_threads()),
+            partials: Mutex::default(),
+        };
+        Behind::run(self.resources.n_threads(), |behind| {
+            let write_part = |shard| labelling.write_part(shard, behind);
+            self.each_shard(shards, Spread::Columns, write_part)
         })?;
-        tallies.flush(&mut partial.histograms);
-        part.finish()
+        Ok(labelling.total())
+    }
+}
+
+/// All shards of one answer.
+struct Labelling<'a> {
+    worker: &'a Worker,
+    rows: &'a Rows,
+    centroids: &'a Centroids,
+    grid_step: f64,
+    tallies: Tallies,
+    /// One a thread, without histograms.
+    partials: Mutex<Vec<FinalPartial>>,
+}
+
+impl Labelling<'_> {
+    /// Labels the blocks of a shard, side by side, and leaves behind to write them in order.
+    fn write_part(&self, shard: ShardId, behind: &Behind) -> Result<(), DataError> {
+        let job = self.worker.job();
+        let mut blocks: Vec<(BlockId, Ids)> = Vec::new();
+        read_ids(&job.manifest, shard, &mut |id, ids| {
+            blocks.push((id, ids));
+            Ok::<_, DataError>(())
+        })?;
+        let Some((_, ids)) = blocks.first() else {
+            return Ok(());
+        };
+        let (dir, spill_dir) = (job.assignments_dir.clone(), &job.spill_dir);
+        let mut part = PartWriter::begin(dir, spill_dir, shard, ids)?;
+        let encoded = blocks.par_iter().enumerate().with_max_len(1);
+        let encoded = encoded.map(|(nth, (id, ids))| self.label(*id, ids, &part, nth));
+        let encoded: Vec<Encoded> = encoded.collect::<Result<_, _>>()?;
+        behind.leave(move || {
+            let mut blocks = encoded.into_iter();
+            blocks.try_for_each(|block| part.append(block))?;
+            part.finish()
+        });
+        Ok(())
+    }
+
+    fn label(
+        &self,
+        id: BlockId,
+        ids: &Ids,
+        part: &PartWriter,
+        nth: usize,
+    ) -> Result<Encoded, DataError> {
+        let in_store = self.rows.store.get(id)?;
+        // Passes may have left the rows in the order of their bounds; ids come in that of the file.
+        let in_file_order;
+        let grid = match in_store.block.order_id() {
+            0 => &*in_store,
+            _ => {
+                let mut copy = in_store.clone();
+                copy.block.restore_order();
+                in_file_order = copy;
+                &in_file_order
+            }
+        };
+        let mut rows = Vec::new();
+        let cpu = self.worker.resources.engine.cpu();
+        cpu.nearest_two(&grid.block, self.centroids, &mut rows);
+        self.tallies
+            .add(&grid.block, rows.iter().map(|row| row.label));
+        let source_rows = grid.source_rows.as_deref();
+        let hashes = hash_rows(ids, &rows, source_rows);
+        let partial = self.lock().pop();
+        let mut partial = partial.unwrap_or_else(|| self.no_rows());
+        add_rows(&mut partial, grid, &rows);
+        partial.row_hashes.merge(&hashes);
+        self.lock().push(partial);
+        part.encode(nth, ids, &rows, source_rows, self.grid_step)
+    }
+
+    fn total(self) -> FinalPartial {
+        let mut total = self.no_rows();
+        self.lock().iter().for_each(|partial| total.merge(partial));
+        total.histograms = self.tallies.into_histograms();
+        total
+    }
+
+    fn no_rows(&self) -> FinalPartial {
+        let has_values = self.worker.job().manifest.value().is_some();
+        let n_clusters = self.centroids.n_clusters();
+        FinalPartial {
+            // Of all threads together: they are large.
+            histograms: Histograms::zero(0, 0),
+            ..FinalPartial::zero(n_clusters, self.centroids.n_features(), has_values)
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<FinalPartial>> {
+        self.partials.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

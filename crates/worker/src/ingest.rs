@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use clientele_data::budget::Lease;
-use clientele_data::duplicates;
+use clientele_data::duplicates::Fingerprints;
 use clientele_data::ids::Fingerprint;
 use clientele_data::ingest::{IngestPartial, ingest};
 use clientele_data::manifest::{BlockId, ShardId};
@@ -13,10 +13,10 @@ use clientele_data::stats::{StatsPartial, StatsRequest};
 use clientele_data::tiles::{self, RawTiles, Spread, read_statistics, read_tiles};
 use clientele_data::transform::Transform;
 use clientele_data::{DataError, NullPolicy};
-use clientele_protocol::Job;
 use rayon::prelude::*;
 
 use crate::Worker;
+use crate::behind::Behind;
 use crate::kept::KeptShard;
 use crate::rows::Rows;
 
@@ -37,17 +37,14 @@ impl Worker {
         // One partial a thread: merging maps of thousands of buckets for each shard would take longer than filling them.
         let partials = Mutex::new(Vec::new());
         let lock = || partials.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_shard = |shard: &ShardId| {
+        let of_shard = |shard: ShardId| {
             let partial = lock().pop();
             let mut partial = partial.unwrap_or_else(|| StatsPartial::zero(request));
-            self.statistics_of(*shard, self.spread(shards), request, &mut partial)?;
+            self.statistics_of(shard, self.spread(), request, &mut partial)?;
             lock().push(partial);
             Ok::<_, DataError>(())
         };
-        match self.spread(shards) {
-            Spread::Here => shards.par_iter().try_for_each(of_shard)?,
-            Spread::Columns => shards.iter().try_for_each(of_shard)?,
-        }
+        self.each_shard(shards, self.spread(), of_shard)?;
         let partials = partials.into_inner();
         let partials = partials.unwrap_or_else(PoisonError::into_inner).into_iter();
         let merged = partials.reduce(|mut a, b| {
@@ -57,14 +54,30 @@ impl Worker {
         Ok(merged.unwrap_or_else(|| StatsPartial::zero(request)))
     }
 
-    /// Fewer shards than threads are read one after the other, the columns of each on all threads, or most would be idle.
-    fn spread(&self, shards: &[ShardId]) -> Spread {
-        let n_threads = self.resources.n_threads();
-        let n_columns = self.job().manifest.n_features();
-        match shards.len() < n_threads && shards.len() < n_columns {
+    /// Columns and blocks of a shard are work for all threads, or one would wait for the other at the end of every stage.
+    fn spread(&self) -> Spread {
+        match self.resources.n_threads() > 1 && self.job().manifest.n_features() > 1 {
             true => Spread::Columns,
             false => Spread::Here,
         }
+    }
+
+    /// Does `each` for all `shards`. Where each is work for all threads, as many shards as threads are begun together and the next ones
+    /// when those are done: threads that wait take from what is begun, and memory for no more shards than threads is needed.
+    pub(crate) fn each_shard(
+        &self,
+        shards: &[ShardId],
+        spread: Spread,
+        each: impl Fn(ShardId) -> Result<(), DataError> + Sync,
+    ) -> Result<(), DataError> {
+        let n_begun = match spread {
+            Spread::Here => shards.len().max(1),
+            Spread::Columns => self.resources.n_threads(),
+        };
+        shards.chunks(n_begun).try_for_each(|begun| {
+            let begun = begun.par_iter().with_max_len(1);
+            begun.try_for_each(|shard| each(*shard))
+        })
     }
 
     fn statistics_of(
@@ -110,24 +123,33 @@ impl Worker {
         fingerprints: bool,
     ) -> Result<IngestPartial, DataError> {
         let rows = self.rows(transform)?;
-        let spread = self.spread(shards);
-        let of_shard = |shard| self.ingest_shard(shard, spread, transform, fingerprints, &rows);
-        let in_parallel = spread == Spread::Here;
-        total(transform, shards.to_vec(), in_parallel, of_shard)
+        let spread = self.spread();
+        let total = Mutex::new(IngestPartial::zero(transform.n_features()));
+        Behind::run(self.resources.n_threads(), |behind| {
+            self.each_shard(shards, spread, |shard| {
+                let behind = fingerprints.then_some(behind);
+                let counted = self.ingest_shard(shard, spread, transform, behind, &rows)?;
+                let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
+                total.merge(&counted);
+                Ok(())
+            })
+        })?;
+        Ok(total.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// With `fingerprints`, leaves behind to write those of the ids.
     fn ingest_shard(
         &self,
         shard: ShardId,
         spread: Spread,
         transform: &Transform,
-        fingerprints: bool,
+        fingerprints: Option<&Behind>,
         rows: &Rows,
     ) -> Result<IngestPartial, DataError> {
         let known = rows.counted(shard);
         let kept = self.kept.take(shard);
         let (ids, counted) = match known {
-            Some(counted) if !fingerprints => return Ok(counted),
+            Some(counted) if fingerprints.is_none() => return Ok(counted),
             // An earlier job has left the rows here; only their ids are wanted.
             Some(counted) => (self.companions(shard)?.ids, counted),
             None if self.job().manifest.nulls() == NullPolicy::Drop => {
@@ -135,14 +157,11 @@ impl Worker {
             }
             None => self.ingest_tiles(shard, kept, spread, transform, rows)?,
         };
-        if fingerprints {
-            let Job {
-                work_dir,
-                spill_dir,
-                ..
-            } = self.job();
-            let ids = ids.into_values().collect::<Vec<_>>().concat();
-            duplicates::write_fingerprints(work_dir, spill_dir, shard, ids)?;
+        if let Some(behind) = fingerprints {
+            let job = self.job();
+            let (work_dir, spill_dir) = (job.work_dir.clone(), job.spill_dir.clone());
+            let ids = Fingerprints::sorted(&ids.into_values().collect::<Vec<_>>().concat());
+            behind.leave(move || ids.write(&work_dir, &spill_dir, shard));
         }
         rows.note(shard, counted.clone());
         Ok(counted)
@@ -181,8 +200,10 @@ impl Worker {
         let place = |block: RawTiles, lease: Option<Lease>| {
             let (id, mut counted) = (block.id(), IngestPartial::zero(transform.n_features()));
             let ids = ids.get(&id).map_or(&[][..], Vec::as_slice);
-            let mut values = values.lock().unwrap_or_else(PoisonError::into_inner);
-            let values = values.remove(&id);
+            let values = {
+                let mut values = values.lock().unwrap_or_else(PoisonError::into_inner);
+                values.remove(&id)
+            };
             let grid = block.place(ids, values, transform, &mut counted)?;
             // The block's memory becomes that of its rows on the grid.
             drop(lease);
@@ -191,8 +212,13 @@ impl Worker {
         };
         let counted = match kept {
             Some(KeptShard { blocks }) => {
-                let of_block = |(block, lease)| place(block, Some(lease));
-                total(transform, blocks, spread == Spread::Columns, of_block)?
+                let zero = || IngestPartial::zero(transform.n_features());
+                let blocks = blocks.into_par_iter().with_max_len(1);
+                let counted = blocks.map(|(block, lease)| place(block, Some(lease)));
+                counted.try_reduce(zero, |mut a, b| {
+                    a.merge(&b);
+                    Ok(a)
+                })?
             }
             None => {
                 let mut counted = IngestPartial::zero(transform.n_features());
@@ -223,26 +249,5 @@ impl Worker {
             Ok::<_, DataError>(())
         })?;
         Ok(found)
-    }
-}
-
-/// What `of` answers for all `items`, added up.
-fn total<T: Send>(
-    transform: &Transform,
-    items: Vec<T>,
-    in_parallel: bool,
-    of: impl Fn(T) -> Result<IngestPartial, DataError> + Sync + Send,
-) -> Result<IngestPartial, DataError> {
-    let zero = || IngestPartial::zero(transform.n_features());
-    let merged = |mut a: IngestPartial, b: IngestPartial| {
-        a.merge(&b);
-        Ok(a)
-    };
-    match in_parallel {
-        true => items.into_par_iter().map(of).try_reduce(zero, merged),
-        false => items
-            .into_iter()
-            .map(of)
-            .try_fold(zero(), |sum, part| merged(sum, part?)),
     }
 }

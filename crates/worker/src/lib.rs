@@ -4,6 +4,7 @@
 //! the source whenever they are missing, so any worker can answer for any shard at any time.
 
 mod assignments;
+mod behind;
 mod engine;
 mod finish;
 mod in_process;

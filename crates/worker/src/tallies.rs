@@ -1,15 +1,23 @@
 //! Histograms of features by cluster, filled column by column from the tiles of blocks.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use clientele_data::vectors::{self, Vectorised};
 use clientele_kmeans::{Block, LANES};
 use clientele_protocol::{Histograms, profile_bins};
 
-/// Rows of a strip: its tiles, and what is known of each row, stay in cache while the features go over them.
-const STRIP_ROWS: usize = 1 << 10;
+/// Rows whose columns, 256 KiB of 32 features, stay in cache from when they are read until they are counted.
+const STRIP_ROWS: usize = 1 << 11;
+/// A column of a strip. A line more than a page, or all columns would compete for one place in the cache.
+const COLUMN_FLOATS: usize = STRIP_ROWS + LANES;
 /// Low bits of a cell: the sum of the steps above the lowest value; rows are counted above them. A value is below 2^23 steps, so
 /// [`FLUSH_ROWS`] of them stay below 2^42, and their number below 2^22.
 const SUM_BITS: u32 = 42;
 const FLUSH_ROWS: usize = 1 << 19;
+
+/// A larger set of cells is shared by threads: each is busy with it for a tenth of its time.
+const OWN_BYTES: usize = 4 << 20;
+const THREADS_A_SHARED_SET: usize = 4;
 
 /// What will be added to [`Histograms`]: one addition a value fills a bin's count and sum.
 pub struct Tallies {
@@ -17,6 +25,13 @@ pub struct Tallies {
     n_bins: usize,
     /// [n_features]
     ranges: Vec<Range>,
+    /// One for each thread, or some of them.
+    sets: Vec<Mutex<Cells>>,
+    histograms: Mutex<Histograms>,
+}
+
+/// Cells that one thread at a time fills: two would wait for each other's caches at every value.
+struct Cells {
     /// [n_features x n_clusters x n_bins]
     cells: Vec<u64>,
     n_rows: usize,
@@ -30,61 +45,66 @@ struct Range {
 }
 
 impl Tallies {
-    /// `ranges` [n_features] are the lowest and highest grid value of each feature.
-    pub fn new(n_clusters: usize, ranges: &[(i32, i32)]) -> Self {
+    /// For `n_threads` of a pool. `ranges` [n_features] are the lowest and highest grid value of each feature.
+    pub fn new(n_clusters: usize, ranges: &[(i32, i32)], n_threads: usize) -> Self {
         let n_bins = profile_bins(n_clusters, ranges.len());
         let range = |&(low, high): &(i32, i32)| Range {
             low,
             bins_per_step: n_bins as f64 / (f64::from(high) - f64::from(low) + 1.0),
         };
+        let n_cells = n_clusters * ranges.len() * n_bins;
+        let n_sets = match n_cells * size_of::<u64>() <= OWN_BYTES {
+            true => n_threads.max(1),
+            false => n_threads.max(1).div_ceil(THREADS_A_SHARED_SET),
+        };
+        let set = |_| {
+            Mutex::new(Cells {
+                cells: vec![0; n_cells],
+                n_rows: 0,
+            })
+        };
         Self {
             n_clusters,
             n_bins,
             ranges: ranges.iter().map(range).collect(),
-            cells: vec![0; n_clusters * ranges.len() * n_bins],
-            n_rows: 0,
+            sets: (0..n_sets).map(set).collect(),
+            histograms: Mutex::new(Histograms::zero(n_clusters, ranges.len())),
         }
     }
 
-    /// Adds the rows of a block, which are in the clusters `labels` [n_rows]; to `histograms` goes what there is no room for.
-    pub fn add(
-        &mut self,
-        block: &Block,
-        labels: impl ExactSizeIterator<Item = u16>,
-        histograms: &mut Histograms,
-    ) {
+    /// Adds the rows of a block, which are in the clusters `labels` [n_rows].
+    pub fn add(&self, block: &Block, labels: impl ExactSizeIterator<Item = u16>) {
         assert_eq!(labels.len(), block.n_rows(), "one label a row");
-        if self.n_rows + block.n_rows() > FLUSH_ROWS {
-            self.flush(histograms);
-        }
-        self.n_rows += block.n_rows();
-        let stride = block.n_features() * LANES;
         let firsts: Vec<u32> = labels
             .map(|label| u32::from(label) * self.n_bins as u32)
             .collect();
-        let (mut steps, mut bins) = ([0; STRIP_ROWS], [0; STRIP_ROWS]);
-        let strips = block.tiles().chunks(stride * (STRIP_ROWS / LANES));
+        let thread = rayon::current_thread_index().unwrap_or(0);
+        let mut to = lock(&self.sets[thread % self.sets.len()]);
+        if to.n_rows + block.n_rows() > FLUSH_ROWS {
+            self.flush(&mut to);
+        }
+        to.n_rows += block.n_rows();
+        let n_features = self.ranges.len();
+        let mut columns = vec![[0.0; COLUMN_FLOATS]; n_features];
+        let strips = block.tiles().chunks(STRIP_ROWS * n_features);
         for (strip, firsts) in strips.zip(firsts.chunks(STRIP_ROWS)) {
-            let features = self.cells.chunks_exact_mut(self.n_clusters * self.n_bins);
-            for (feature_idx, (range, cells)) in self.ranges.iter().zip(features).enumerate() {
-                vectors::run(Bin {
-                    tiles: &strip[feature_idx * LANES..],
-                    stride,
-                    range: *range,
-                    n_bins: self.n_bins,
-                    steps: &mut steps,
-                    bins: &mut bins,
-                });
-                for ((first, bin), steps) in firsts.iter().zip(&bins).zip(&steps) {
-                    cells[(first + bin) as usize] += u64::from(*steps) | 1 << SUM_BITS;
+            // Tiles are read in the order of memory, which the processor foresees; a feature's lines alone are too far apart for that.
+            for (nth, tile) in strip.chunks_exact(n_features * LANES).enumerate() {
+                for (column, lanes) in columns.iter_mut().zip(tile.as_chunks::<LANES>().0) {
+                    column[nth * LANES..][..LANES].copy_from_slice(lanes);
                 }
+            }
+            let cells = to.cells.chunks_exact_mut(self.n_clusters * self.n_bins);
+            for ((column, range), cells) in columns.iter().zip(&self.ranges).zip(cells) {
+                add_column(column, *range, firsts, cells);
             }
         }
     }
 
-    /// Moves everything to `histograms`.
-    pub fn flush(&mut self, histograms: &mut Histograms) {
-        let features = self.cells.chunks_exact_mut(self.n_clusters * self.n_bins);
+    /// Moves cells to the histograms.
+    fn flush(&self, from: &mut Cells) {
+        let mut histograms = lock(&self.histograms);
+        let features = from.cells.chunks_exact_mut(self.n_clusters * self.n_bins);
         for (feature_idx, (range, cells)) in self.ranges.iter().zip(features).enumerate() {
             for (cluster_idx, cells) in cells.chunks_exact_mut(self.n_bins).enumerate() {
                 let bins = cells.iter_mut().enumerate();
@@ -96,52 +116,64 @@ impl Tallies {
                 }
             }
         }
-        self.n_rows = 0;
+        from.n_rows = 0;
+    }
+
+    /// Of all rows.
+    pub fn into_histograms(self) -> Histograms {
+        let used = self.sets.iter().map(lock).filter(|set| set.n_rows > 0);
+        used.into_iter().for_each(|mut set| self.flush(&mut set));
+        let histograms = self.histograms.into_inner();
+        histograms.unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Finds the steps above the lowest value, and the bin, of each row of a strip.
-struct Bin<'a> {
-    /// From the feature's lanes in the first tile on.
-    tiles: &'a [f32],
-    stride: usize,
+/// Adds a feature of rows whose clusters' first cells are `firsts`.
+fn add_column(column: &[f32], range: Range, firsts: &[u32], cells: &mut [u64]) {
+    let (mut steps, mut bins) = ([0; STRIP_ROWS], [0; STRIP_ROWS]);
+    vectors::run(Place {
+        values: &column[..firsts.len().next_multiple_of(LANES)],
+        range,
+        steps: &mut steps,
+        bins: &mut bins,
+    });
+    for ((first, bin), steps) in firsts.iter().zip(&bins).zip(&steps) {
+        cells[first.wrapping_add(*bin) as usize] += u64::from(*steps) | 1 << SUM_BITS;
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Finds the steps above the lowest value, and the bin, of each value of a strip; of padding, anything.
+struct Place<'a> {
+    values: &'a [f32],
     range: Range,
-    n_bins: usize,
     steps: &'a mut [u32; STRIP_ROWS],
     bins: &'a mut [u32; STRIP_ROWS],
 }
 
-impl Vectorised for Bin<'_> {
+impl Vectorised for Place<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        // The exact place of a value is a multiple of a 2^23rd. Rounding may leave a whole one a little below itself, never this much.
-        const NUDGE: f64 = 1.0 / (1_u64 << 30) as f64;
-        // Added to a whole number, it leaves the number in the low bits: conversions by instruction are not vectorised everywhere.
-        const LIFT: f64 = (1_u64 << 52) as f64;
-        let (low, last) = (f64::from(self.range.low), self.n_bins as f64 - 1.0);
-        let steps = self.steps.as_chunks_mut::<LANES>().0;
-        let bins = self.bins.as_chunks_mut::<LANES>().0;
-        for ((tile, steps), bins) in self.tiles.chunks(self.stride).zip(steps).zip(bins) {
-            let (tile, _) = tile
-                .split_first_chunk::<LANES>()
-                .expect("tiles of 16 lanes");
-            for lane in 0..LANES {
-                let above = f64::from(tile[lane]) - low;
-                // Padding may lie outside of the range, rows do not.
-                let above = if above > 0.0 { above } else { 0.0 };
-                let place = above * self.range.bins_per_step + NUDGE;
-                let place = if place < last { place } else { last };
-                let nearest = (place + LIFT) - LIFT;
-                let bin = if nearest > place {
-                    nearest - 1.0
-                } else {
-                    nearest
-                };
-                steps[lane] = (above + LIFT).to_bits() as u32;
-                bins[lane] = (bin + LIFT).to_bits() as u32;
-            }
+        // The exact place of a value is a multiple of a 2^23rd, so that this rounds down whatever the product's own rounding did.
+        const DOWN: f64 = 1.0 / (1_u64 << 30) as f64 - 0.5;
+        // Added to a whole number, these leave it in the low bits: conversions by instruction are not vectorised everywhere.
+        const LIFT: f64 = 1.5 * (1_u64 << 52) as f64;
+        const LIFT_STEPS: f32 = (1_u32 << 23) as f32;
+        const STEPS: u32 = (1 << 23) - 1;
+        let low = self.range.low as f32;
+        // One flat loop: of tiles of lanes the compiler makes gathers and scatters.
+        let out = self.steps.iter_mut().zip(self.bins);
+        for (value, (steps, bin)) in self.values.iter().zip(out) {
+            // Exact: two values on the grid are less than 2^23 apart.
+            let above = value - low;
+            let place = f64::from(above) * self.range.bins_per_step + DOWN;
+            *bin = (place + LIFT).to_bits() as u32;
+            *steps = (above + LIFT_STEPS).to_bits() & STEPS;
         }
     }
 }
@@ -171,16 +203,15 @@ mod tests {
     fn check(n_rows: usize, labels: &[u16]) -> (Histograms, Histograms) {
         let values = values(n_rows as i32);
         let block = Block::from_rows(0, 4, &values, (0..n_rows as u64).collect()).unwrap();
-        let (mut found, mut expected) = (Histograms::zero(3, 4), Histograms::zero(3, 4));
-        let mut tallies = Tallies::new(3, &RANGES);
-        tallies.add(&block, labels.iter().copied(), &mut found);
-        tallies.flush(&mut found);
+        let mut expected = Histograms::zero(3, 4);
+        let tallies = Tallies::new(3, &RANGES, 2);
+        tallies.add(&block, labels.iter().copied());
         for (row, label) in values.chunks(4).zip(labels) {
             for (feature_idx, (q, (low, high))) in row.iter().zip(RANGES).enumerate() {
                 expected.add((*label).into(), feature_idx, *q, low, high);
             }
         }
-        (found, expected)
+        (tallies.into_histograms(), expected)
     }
 
     #[test]
@@ -198,12 +229,13 @@ mod tests {
     fn there_is_room_for_as_many_rows_as_are_flushed() {
         let values = vec![4_194_301; 65_536];
         let block = Block::from_rows(0, 1, &values, (0..65_536).collect()).unwrap();
-        let mut found = Histograms::zero(1, 1);
-        let mut tallies = Tallies::new(1, &[(-4_194_302, 4_194_301)]);
-        for _ in 0..20 {
-            tallies.add(&block, (0..65_536).map(|_| 0), &mut found);
-        }
-        tallies.flush(&mut found);
+        let tallies = Tallies::new(1, &[(-4_194_302, 4_194_301)], 1);
+        // From threads that wait for each other.
+        std::thread::scope(|scope| {
+            let add = || (0..5).for_each(|_| tallies.add(&block, (0..65_536).map(|_| 0)));
+            (0..4).for_each(|_| drop(scope.spawn(add)));
+        });
+        let found = tallies.into_histograms();
         let (counts, sums) = found.raw();
         assert_eq!(counts.last(), Some(&(20 * 65_536)));
         assert_eq!(sums.last(), Some(&(20 * 65_536 * 4_194_301)));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::column::Number;
 use crate::vectors::{self, Vectorised};
 
 /// Widths of the digits, from the top. The first two are together the 35 bits that an `f32` has as an `f64` (sign, 11 of the
@@ -44,8 +45,18 @@ impl Digit {
         n_above: 0,
     };
 
-    /// The digit below `n_above` others that are `prefix`, right-aligned; `None` where there is no such digit.
+    /// No digit at all: one bucket of all values, that says how many they are, the smallest and the largest.
+    pub(super) const NONE: Self = Self {
+        prefix: 0,
+        n_above: DIGIT_BITS.len(),
+    };
+
+    /// The digit below `n_above` others that are `prefix`, right-aligned; `None` where there is no such digit. Below all four, and
+    /// without a prefix, is none: all values are in one bucket.
     pub fn from_parts(prefix: u64, n_above: usize) -> Option<Self> {
+        if (prefix, n_above) == (0, DIGIT_BITS.len()) {
+            return Some(Self::NONE);
+        }
         let bits_above: u32 = DIGIT_BITS.get(..n_above)?.iter().sum();
         let exists = n_above < DIGIT_BITS.len() && prefix >> bits_above == 0;
         exists.then_some(Self { prefix, n_above })
@@ -65,6 +76,14 @@ impl Digit {
         self.n_above == 0
     }
 
+    pub(super) fn is_none(self) -> bool {
+        self == Self::NONE
+    }
+
+    pub(super) fn is_below_another(self) -> bool {
+        !self.is_first() && !self.is_none()
+    }
+
     /// The next digit below `value` of this one; `None` below the last.
     pub(super) fn below(self, value: u32) -> Option<Self> {
         let n_above = self.n_above + 1;
@@ -80,7 +99,7 @@ impl Digit {
     }
 
     fn width(self) -> u32 {
-        DIGIT_BITS[self.n_above]
+        DIGIT_BITS.get(self.n_above).copied().unwrap_or(0)
     }
 
     /// Counts the values of `column` that share the prefix; few do, so a map will do.
@@ -102,6 +121,64 @@ impl Digit {
             .map(|below| from_ordered_bits(self.prefix << (64 - bits_above) | below));
         let chunks = column.chunks(CHUNK);
         vectors::run(Matches { chunks, ends, add });
+    }
+}
+
+/// Adds values to the one bucket of [`Digit::NONE`].
+pub(super) fn count_ends<V: Number>(column: &[V], histogram: &mut BTreeMap<u32, Bucket>) {
+    let Ends { n_values, min, max } = vectors::run(Column(column));
+    if n_values > 0 {
+        let (min, max) = (ordered_bits(min.into()), ordered_bits(max.into()));
+        histogram
+            .entry(0)
+            .or_default()
+            .merge(&Bucket { n_values, min, max });
+    }
+}
+
+/// How many values are no NaN, the smallest and the largest of them.
+struct Ends<V> {
+    n_values: u64,
+    min: V,
+    max: V,
+}
+
+struct Column<'a, V>(&'a [V]);
+
+impl<V: Number> Vectorised for Column<'_, V> {
+    type Output = Ends<V>;
+
+    #[inline(always)]
+    fn run(self) -> Ends<V> {
+        const LANES: usize = 32;
+        let (mut min, mut max) = ([V::MAX; LANES], [V::MIN; LANES]);
+        let mut n_nans = 0;
+        let (chunks, rest) = self.0.as_chunks::<LANES>();
+        for chunk in chunks {
+            let mut is_nan = false;
+            for lane in 0..LANES {
+                let x = chunk[lane];
+                // No comparison with NaN is true.
+                min[lane] = if x < min[lane] { x } else { min[lane] };
+                max[lane] = if x > max[lane] { x } else { max[lane] };
+                is_nan |= x.is_nan();
+            }
+            if is_nan {
+                n_nans += chunk.iter().filter(|x| x.is_nan()).count();
+            }
+        }
+        for x in rest {
+            n_nans += usize::from(x.is_nan());
+            min[0] = if *x < min[0] { *x } else { min[0] };
+            max[0] = if *x > max[0] { *x } else { max[0] };
+        }
+        let smaller = |a: V, b: &V| if *b < a { *b } else { a };
+        let larger = |a: V, b: &V| if *b > a { *b } else { a };
+        Ends {
+            n_values: (self.0.len() - n_nans) as u64,
+            min: min.iter().fold(V::MAX, smaller),
+            max: max.iter().fold(V::MIN, larger),
+        }
     }
 }
 
@@ -294,6 +371,37 @@ mod tests {
             statistic = statistic.descend(&histogram);
         }
         statistic.known().expect("known after the last digit")
+    }
+
+    #[test]
+    fn without_a_digit_all_values_are_in_one_bucket() {
+        let check = |column: &[f64]| {
+            let (mut all, mut expected) = (BTreeMap::new(), BTreeMap::new());
+            count_ends(column, &mut all);
+            for x in column.iter().filter(|x| !x.is_nan()) {
+                let bucket: &mut Bucket = expected.entry(0).or_default();
+                bucket.add(ordered_bits(*x));
+            }
+            assert_eq!(all, expected);
+            let narrow: Vec<f32> = column.iter().map(|x| *x as f32).collect();
+            let wide: Vec<f64> = narrow.iter().map(|x| f64::from(*x)).collect();
+            let (mut found, mut expected) = (BTreeMap::new(), BTreeMap::new());
+            count_ends(&narrow, &mut found);
+            count_ends(&wide, &mut expected);
+            assert_eq!(found, expected);
+        };
+        check(&[]);
+        check(&[f64::NAN; 40]);
+        check(&[f64::NEG_INFINITY, f64::INFINITY, f64::NAN]);
+        check(&[f64::INFINITY; 33]);
+        check(&[-0.0; 65]);
+        let many: Vec<f64> = (0..1_000)
+            .map(|i| (f64::from(i) * 0.7).sin() * 3.0)
+            .collect();
+        (0..70).for_each(|n| check(&many[n..10 * n + 33]));
+        let mut with_nans = many;
+        with_nans.iter_mut().step_by(37).for_each(|x| *x = f64::NAN);
+        check(&with_nans);
     }
 
     #[test]

@@ -45,8 +45,13 @@ impl StatsPlanner {
     pub fn new(manifest: &Manifest, kind: TransformKind) -> Self {
         let names = manifest.features().iter().map(|column| column.name.clone());
         let features: Vec<Feature> = names.map(Feature::new).collect();
+        // Without a transform the ends are all that is asked of most features.
+        let digit = match kind {
+            TransformKind::None => Digit::NONE,
+            _ => Digit::FIRST,
+        };
         let first = FeatureRequest {
-            digits: vec![Digit::FIRST],
+            digits: vec![digit],
             moments: None,
         };
         let pending = Some(StatsRequest {
@@ -230,7 +235,10 @@ impl Feature {
         let median_rank = (self.n_values - 1) / 2;
         self.n_imputed = n_rows - self.n_values;
         if self.n_imputed > 0 {
-            self.median = Some(at(median_rank));
+            self.median = Some(match kind {
+                TransformKind::None => OrderStatistic::new(median_rank, self.n_values),
+                _ => at(median_rank),
+            });
         }
         (self.low, self.high) = match kind {
             TransformKind::Auto => (at(self.rank(5)), at(self.rank(995))),

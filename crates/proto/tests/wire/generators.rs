@@ -538,8 +538,8 @@ fn outcome() -> impl Strategy<Value = FinalPartial> {
 }
 
 fn feature_request() -> impl Strategy<Value = FeatureRequest> {
-    let digit = (0..4_usize, any::<u64>()).prop_map(|(n_above, bits)| {
-        let n_bits = [0, 18, 35, 50][n_above];
+    let digit = (0..5_usize, any::<u64>()).prop_map(|(n_above, bits)| {
+        let n_bits = [0, 18, 35, 50, 0][n_above];
         Digit::from_parts(bits & ((1 << n_bits) - 1), n_above).expect("a digit")
     });
     let grid = (any::<bool>(), -0.5..1e9, 0.0..1e9).prop_map(|(log, low, width)| {
