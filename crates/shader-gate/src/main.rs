@@ -3,7 +3,7 @@
 //! Every shape of the assignment shader is compiled with Mesa's RADV for several generations of AMD GPUs, as wgpu would compile it,
 //! and what the compiler says is compared with a committed baseline of that Mesa and with the targets.
 //!
-//! `shader-gate [--write-baseline] [--baselines FOLDER] [--only N_FEATURES,...] [--plant-regression]`
+//! `shader-gate [--write-baseline] [--baselines FOLDER] [--only N_FEATURES,...] [--plant-regression] [--assembly FOLDER]`
 //!
 //! Ends with 0 when nothing is worse, 9 when something is, 2 when it cannot tell. Without RADV it says so and ends with 0, or with 2 when
 //! `CLIENTELE_REQUIRE_GPU=1`.
@@ -47,6 +47,8 @@ struct Arguments {
     baselines: PathBuf,
     /// Only shapes with so many features.
     only: Option<Vec<usize>>,
+    /// Where each kernel's instructions are written.
+    assembly: Option<PathBuf>,
     /// Set by this program itself: a process compiles for one family, because the driver reads the environment once.
     family: Option<String>,
 }
@@ -68,6 +70,7 @@ fn arguments() -> Result<Arguments, String> {
         plants_regression: false,
         baselines: Path::new(env!("CARGO_MANIFEST_DIR")).join("baseline"),
         only: None,
+        assembly: None,
         family: None,
     };
     let mut given = std::env::args().skip(1);
@@ -81,6 +84,7 @@ fn arguments() -> Result<Arguments, String> {
                 let numbers: Result<_, _> = value()?.split(',').map(str::parse).collect();
                 arguments.only = Some(numbers.map_err(|error| format!("--only: {error}"))?);
             }
+            "--assembly" => arguments.assembly = Some(value()?.into()),
             "--family" => arguments.family = Some(value()?),
             other => return Err(format!("unknown argument `{other}`")),
         }
@@ -96,7 +100,8 @@ fn print_family(family: &str, arguments: &Arguments) -> Result<ExitCode, String>
     let shapes = shipped()
         .into_iter()
         .filter(|shape| is_wanted(arguments, shape.n_features));
-    for row in measure::all(&compiler, family, shapes, flaw)? {
+    let assembly = arguments.assembly.as_deref();
+    for row in measure::all(&compiler, family, shapes, flaw, assembly)? {
         println!("{row}");
     }
     Ok(ExitCode::SUCCESS)
@@ -181,6 +186,9 @@ fn measure_family(
             .env("RADV_FORCE_FAMILY", name)
             .env("VK_DRIVER_FILES", driver)
             .env("VK_ICD_FILENAMES", driver);
+        if let Some(folder) = &arguments.assembly {
+            command.arg("--assembly").arg(folder);
+        }
         if let Some(only) = &arguments.only {
             let only: Vec<String> = only.iter().map(usize::to_string).collect();
             command.args(["--only", &only.join(",")]);

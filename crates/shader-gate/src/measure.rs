@@ -1,6 +1,7 @@
 //! One family of devices: every shape compiled, and what came of it as a table.
 
 use std::fmt;
+use std::path::Path;
 
 use clientele_gpu::shaders::{AssignShape, Flaw};
 
@@ -84,7 +85,7 @@ impl fmt::Display for Row {
     }
 }
 
-/// Each shape, on the device that the environment chose.
+/// Each shape, on the device that the environment chose. The instructions go to files in the folder `assembly`, if there is one.
 ///
 /// # Errors
 /// The shape, and what is wrong with it.
@@ -93,9 +94,12 @@ pub fn all(
     family: &str,
     shapes: impl Iterator<Item = AssignShape>,
     flaw: Option<Flaw>,
+    assembly: Option<&Path>,
 ) -> Result<Vec<Row>, String> {
     shapes
-        .map(|shape| one(compiler, family, &shape, flaw).map_err(|e| format!("{shape:?}: {e}")))
+        .map(|shape| {
+            one(compiler, family, &shape, flaw, assembly).map_err(|e| format!("{shape:?}: {e}"))
+        })
         .collect()
 }
 
@@ -104,6 +108,7 @@ fn one(
     family: &str,
     shape: &AssignShape,
     flaw: Option<Flaw>,
+    assembly: Option<&Path>,
 ) -> Result<Row, String> {
     let text = flaw.map_or_else(|| shape.wgsl(), |flaw| shape.wgsl_with(flaw));
     let spirv = spirv::compile(&text, "assign")?;
@@ -111,14 +116,20 @@ fn one(
     let compiled = compiler
         .compile(&spirv, c"assign", n_bindings)
         .map_err(|error| error.to_string())?;
+    let name = format!(
+        "d={}{}",
+        shape.n_features,
+        if shape.wants_labels { " labels" } else { "" }
+    );
+    if let Some(folder) = assembly {
+        let path = folder.join(format!("{family} {name}.s"));
+        std::fs::write(&path, &compiled.assembly)
+            .map_err(|error| format!("{}: {error}", path.display()))?;
+    }
     let program = Program::parse(&compiled.assembly);
     Ok(Row {
         family: family.to_owned(),
-        shape: format!(
-            "d={}{}",
-            shape.n_features,
-            if shape.wants_labels { " labels" } else { "" }
-        ),
+        shape: name,
         vector_a_term: program.vector_a_term(shape)?,
         vector_a_sum: program.vector_a_sum(shape)?,
         vgprs: compiled.statistic("VGPRs"),

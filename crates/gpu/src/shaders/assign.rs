@@ -88,6 +88,7 @@ impl AssignShape {
                 Rows::InStorage
             },
             wants_labels: self.wants_labels,
+            reads_own_biases: self.lanes() == 2,
             is_difference: flaw == Some(Flaw::DifferenceForm),
         };
         let mut text = self.constants();

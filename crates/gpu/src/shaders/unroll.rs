@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Write};
 
+use super::assign::CLUSTER_TILE;
+
 /// Features that are read and used together: the sums of a window are a multiple of them.
 pub const FEATURE_CHUNK: usize = 8;
 
@@ -23,6 +25,8 @@ pub(super) struct Unrolled {
     pub line: usize,
     pub rows: Rows,
     pub wants_labels: bool,
+    /// Each invocation reads the biases for itself, into registers of its own.
+    pub reads_own_biases: bool,
     /// Scores are squares of differences, to see that this is noticed.
     pub is_difference: bool,
 }
@@ -111,7 +115,8 @@ impl Unrolled {
     fn tile(&self, out: &mut String, width: usize) -> fmt::Result {
         let vectors = width / 4;
         for v in 0..vectors {
-            writeln!(out, "let bias{v} = centroids[at + {v}u];")?;
+            let own = if self.reads_own_biases { " + zero" } else { "" };
+            writeln!(out, "let bias{v} = centroids[at + {v}u{own}];")?;
         }
         for j in 0..width {
             match self.is_difference {
@@ -213,9 +218,9 @@ impl Unrolled {
         Ok(())
     }
 
-    /// Best score, its cluster, and whether another comes near, a row at a time. Three bits of comparisons give the cluster:
-    /// conditions live in scalar registers on much hardware, and logic on them costs no vector instruction. Two clusters that are
-    /// near spoil the bits, but then the row is in doubt and its label means nothing.
+    /// Best score, its tile, which of the tile's clusters it is, and whether another comes near, a row at a time. The place in the tile
+    /// is three conditions: these live in scalar registers on much hardware, and logic on them costs no vector instruction. Two clusters
+    /// that are near spoil them, but then the row is in doubt and its label means nothing.
     fn track(&self, out: &mut String, width: usize) -> fmt::Result {
         for lane in self.lane_names() {
             let least = (0..width).fold(format!("best{lane}"), |least, j| {
@@ -237,15 +242,16 @@ impl Unrolled {
                     .map(|j| format!("n{j}"));
                 near.collect::<Vec<_>>().join(" | ")
             };
-            let bits: Vec<String> = (0..width.ilog2())
-                .map(|bit| format!("select(0u, {}u, {})", 1 << bit, any(&|j| j >> bit & 1 == 1)))
-                .collect();
-            writeln!(out, "    let nearest = {};", bits.join(" + "))?;
-            writeln!(
-                out,
-                "    label{lane} = select(label{lane}, nearest + first_cluster, {});",
-                any(&|_| true)
-            )?;
+            writeln!(out, "    let any = {};", any(&|_| true))?;
+            for bit in 0..CLUSTER_TILE.ilog2() {
+                let own = any(&|j| j >> bit & 1 == 1);
+                let own = if own.is_empty() { "false" } else { &own };
+                writeln!(
+                    out,
+                    "    bit{bit}{lane} = ({own}) | (bit{bit}{lane} & !any);"
+                )?;
+            }
+            writeln!(out, "    tile{lane} = select(tile{lane}, tile_idx, any);")?;
             writeln!(out, "    best{lane} = least;")?;
             writeln!(out, "    doubt{lane} = twice;")?;
             writeln!(out, "}}")?;
