@@ -73,7 +73,7 @@ struct Candidate {
 @group(0) @binding(4) var<storage, read> candidates: array<Candidate>;
 // For each tile a line of biases |c|^2 / 2, then a line of values -c for each feature; a line is as long as the tile.
 @group(0) @binding(5) var<storage, read> centroids: array<vec4<f32>>;
-// Entries asked for, entries written, rejections; a spare word; a bit for each rejected (group, candidate); then for each
+// Entries asked for, entries written, rejections; five words of others; a bit for each rejected (group, candidate); then for each
 // candidate [n_clusters x (N_FEATURES + 1)] integers of 64 bits, low half first: sums, and the number of rows behind them.
 @group(0) @binding(6) var<storage, read_write> totals: array<atomic<u32>>;
 // Entries of candidate, row in the block, and the row's values.
@@ -83,7 +83,7 @@ struct Candidate {
 const N_ASKED = 0u;
 const N_WRITTEN = 1u;
 const N_REJECTED = 2u;
-const FIRST_REJECTION_WORD = 4u;
+const FIRST_REJECTION_WORD = 8u;
 
 const SLAB_CELLS = 2048u;
 const MAX_SLAB_CLUSTERS = 256u;

@@ -53,6 +53,8 @@ pub fn with_targets(rows: &[Row]) -> Vec<Failure> {
         }
         let limit = match row.n_features() {
             Some(32..) => Some(1.15),
+            // It keeps the second best as well.
+            Some(8..) if row.remembers() => None,
             Some(8..) => Some(1.35),
             _ => None,
         };

@@ -1,6 +1,6 @@
 //! Says whether a change makes the shaders worse on hardware that is not there.
 //!
-//! Every shape of the assignment shader is compiled with Mesa's RADV for several generations of AMD GPUs, as wgpu would compile it,
+//! Every shape of the shaders that passes run is compiled with Mesa's RADV for several generations of AMD GPUs, as wgpu would compile it,
 //! and what the compiler says is compared with a committed baseline of that Mesa and with the targets.
 //!
 //! `shader-gate [--write-baseline] [--baselines FOLDER] [--only N_FEATURES,...] [--plant-regression] [--assembly FOLDER]`
@@ -17,9 +17,9 @@ mod vulkan;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use clientele_gpu::shaders::{Flaw, shipped};
+use clientele_gpu::shaders::Flaw;
 use compare::Failure;
-use measure::Row;
+use measure::{Kernel, Row};
 use vulkan::Compiler;
 
 /// What a family is called here, and by one Mesa or another.
@@ -97,11 +97,9 @@ fn print_family(family: &str, arguments: &Arguments) -> Result<ExitCode, String>
     let compiler = Compiler::open()?;
     println!("{}", compiler.driver);
     let flaw = arguments.plants_regression.then_some(Flaw::DifferenceForm);
-    let shapes = shipped()
-        .into_iter()
-        .filter(|shape| is_wanted(arguments, shape.n_features));
+    let kernels = Kernel::shipped().filter(|kernel| is_wanted(arguments, kernel.n_features()));
     let assembly = arguments.assembly.as_deref();
-    for row in measure::all(&compiler, family, shapes, flaw, assembly)? {
+    for row in measure::all(&compiler, family, kernels, flaw, assembly)? {
         println!("{row}");
     }
     Ok(ExitCode::SUCCESS)
@@ -233,9 +231,10 @@ fn print_summary(mesa: &str, rows: &[Row]) {
         "{mesa}: vector instructions a term (row x centroid x feature) and a sum, registers, waves, spills, scratch"
     );
     for row in rows {
-        if ["d=8", "d=16", "d=32", "d=64", "d=128", "d=1000"].contains(&row.shape.as_str()) {
+        let n_features = row.n_features().unwrap_or(0);
+        if [8, 16, 32, 64, 128, 1_000].contains(&n_features) && !row.shape.ends_with("labels") {
             println!(
-                "{:10} {:7} {:6.3} {:5.2} {:4} {:3} {:3} {:3}",
+                "{:10} {:15} {:6.3} {:5.2} {:4} {:3} {:3} {:3}",
                 row.family,
                 row.shape,
                 row.vector_a_term,

@@ -26,7 +26,7 @@ pub(crate) struct AssignPipelines {
 pub(crate) struct Batch {
     pub plan: BatchPlan,
     candidates: wgpu::Buffer,
-    centroids: wgpu::Buffer,
+    pub centroids: wgpu::Buffer,
     pub totals: wgpu::Buffer,
     pub list: wgpu::Buffer,
     pub labels: Option<wgpu::Buffer>,

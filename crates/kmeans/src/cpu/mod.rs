@@ -19,7 +19,7 @@ use centroids::PackedCentroids;
 use lanes::Scalar;
 
 pub use memory::{BlockMemory, Effort};
-pub use travel::Travel;
+pub use travel::{Travel, TravelUnits};
 
 /// Instruction sets that the kernels are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
