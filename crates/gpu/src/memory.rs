@@ -165,11 +165,25 @@ impl Memory {
     /// What a pass has done, which says whether the next should do it again.
     pub fn note(&mut self, effort: &Effort) {
         if effort.done.n_rows > 0 {
+            tracing::debug!(done = ?effort.done, "a GPU pass left rows out");
             self.shared.note_remembered(&effort.done);
             if effort.is_wasted() {
                 self.n_rests = N_RESTS;
             }
         }
+    }
+
+    /// Whether it is of candidates of this shape. If not, it will be when a few plain passes have gone by: fits side by side must not take
+    /// it from each other in every pass.
+    fn is_for(&mut self, (n_clusters, n_features): (usize, usize)) -> bool {
+        let is_same = (n_clusters, n_features) == (self.n_clusters, self.n_features);
+        let is_free = self.arenas.is_empty();
+        if !is_same {
+            self.forget();
+            (self.n_clusters, self.n_features) = (n_clusters, n_features);
+            self.n_rests = if is_free { 0 } else { N_RESTS };
+        }
+        is_same || is_free
     }
 
     /// Forgets everything.
@@ -251,16 +265,15 @@ impl Passes {
             let Some(travel) = pass.opening.travel.clone() else {
                 return Ok(());
             };
+            let centroids = &pass.opening.candidates[0];
+            let shape = (centroids.n_clusters(), centroids.n_features());
+            if !this.memory.is_for(shape) {
+                return this.run_plain(pass, &serials);
+            }
             let mut by_arena: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
             for serial in serials {
                 let kept = this.residency.find(serial).ok_or_else(put_out)?;
                 by_arena.entry(kept.arena).or_default().push(serial);
-            }
-            let centroids = &pass.opening.candidates[0];
-            let shape = (centroids.n_clusters(), centroids.n_features());
-            if shape != (this.memory.n_clusters, this.memory.n_features) {
-                this.memory.forget();
-                (this.memory.n_clusters, this.memory.n_features) = shape;
             }
             for (arena, serials) in by_arena {
                 let (gpu, residency) = (this.gpu.clone(), &this.residency);

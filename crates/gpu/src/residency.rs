@@ -87,6 +87,11 @@ impl Shared {
         self.state().remembered.add(pass);
     }
 
+    /// Begins to count anew.
+    pub fn clear_remembered(&self) {
+        self.state().remembered = Remembered::default();
+    }
+
     /// Holds no more than this from now on; what is held stays.
     pub fn set_limit_bytes(&self, limit_bytes: u64) {
         self.state().limit_bytes = limit_bytes;

@@ -1,7 +1,7 @@
 //! Passes that remember give what the definition gives, whatever the centroids do, and look at little.
 
 use clientele_gpu::shaders::Flaw;
-use clientele_gpu::{Fault, GpuBackend, OpenOptions};
+use clientele_gpu::{Fault, GpuBackend, OpenOptions, self_test};
 use clientele_kmeans::cpu::{CpuBackend, Travel};
 use clientele_kmeans::{
     Backend, BackendError, Block, Centroids, GRID_LIMIT, Partial, lloyd, reference,
@@ -295,6 +295,26 @@ fn a_fit_that_settles_is_left_alone_more_and_more() {
 }
 
 #[test]
+fn the_self_test_leaves_rows_out_too() {
+    let Some(gpu) = open(OpenOptions::default()) else {
+        return;
+    };
+    assert_eq!(gpu.remembered(), clientele_gpu::Remembered::default());
+    let answer = self_test::answer_in_steps(|block, travel| {
+        let mut pass = gpu.begin_remembering(travel)?;
+        pass.add(block)?;
+        Ok(pass.finish()?.remove(0))
+    });
+    assert_eq!(answer, Ok(self_test::EXPECTED_IN_STEPS));
+    let done = gpu.remembered();
+    println!("{done:?}");
+    assert!(
+        done.n_passes >= 8 && done.n_rows_looked_at < done.n_rows,
+        "{done:?}"
+    );
+}
+
+#[test]
 fn a_travel_that_is_counted_too_short_is_noticed() {
     let fit = |fault| {
         let options = OpenOptions { fault, ..always() };
@@ -324,7 +344,7 @@ fn a_mistake_in_the_shader_is_noticed() {
         let (Some(gpu), Some(flawed)) = (open(always()), open(options)) else {
             return;
         };
-        let mut table = |gpu| {
+        let table = |gpu| {
             let mut table = Table::new(kind, &[n_rows], n_features, 4, 2);
             // The first pass brings the rows over, and is a plain one.
             table.n_right(gpu, &[Way::Stay, Way::Lloyd, Way::Lloyd])
