@@ -309,7 +309,7 @@ impl GpuBackend {
         let backend = Self {
             report: report.clone(),
             device,
-            shared,
+            shared: shared.clone(),
             faults_fired,
         };
         let is_spoilt = options.fault == Some(Fault::WrongSelfTest);
@@ -318,9 +318,11 @@ impl GpuBackend {
         }
         let got = self_test::answer_spoilt_if(is_spoilt, &backend)
             .map_err(|error| refuse(error.to_string()))?;
+        shared.set_always_remembers(true);
         let in_steps = backend
             .answer_in_steps()
             .map_err(|error| refuse(error.to_string()))?;
+        shared.set_always_remembers(options.always_remembers);
         for (expected, got) in [
             (self_test::EXPECTED, got),
             (self_test::EXPECTED_IN_STEPS, in_steps),

@@ -125,8 +125,6 @@ impl BlockMemory {
 /// The memory of the candidate that was last asked for.
 pub(crate) struct Memory {
     shared: Arc<Shared>,
-    /// Also where it does not pay.
-    is_always_wanted: bool,
     n_clusters: usize,
     n_features: usize,
     arenas: BTreeMap<u32, ArenaMemory>,
@@ -136,11 +134,10 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    /// Nothing yet. `is_always_wanted`: also where it does not pay.
-    pub fn new(shared: Arc<Shared>, is_always_wanted: bool) -> Self {
+    /// Nothing yet.
+    pub fn new(shared: Arc<Shared>) -> Self {
         Self {
             shared,
-            is_always_wanted,
             n_clusters: 0,
             n_features: 0,
             arenas: BTreeMap::new(),
@@ -151,7 +148,7 @@ impl Memory {
 
     /// Whether a pass after these moves should remember.
     pub fn is_wanted(&mut self, travel: &TravelUnits) -> bool {
-        if self.is_always_wanted {
+        if self.shared.always_remembers() {
             return !self.lacks_room;
         }
         if self.lacks_room || travel.last > CALM_SHARE * TravelUnits::WIDEST_GAP {
@@ -367,7 +364,7 @@ mod tests {
 
     #[test]
     fn only_calm_centroids_are_worth_remembering_and_waste_is_followed_by_a_rest() {
-        let mut memory = Memory::new(Arc::default(), false);
+        let mut memory = Memory::new(Arc::default());
         assert!(!memory.is_wanted(&travel(1, 0, f64::INFINITY)));
         assert!(!memory.is_wanted(&travel(1, 1, 1_000.0)));
         let calm = travel(1, 2, 20.0);

@@ -99,11 +99,10 @@ impl Passes {
         assign: AssignPipelines,
         remember: RememberPipelines,
         shared: Arc<Shared>,
-        always_remembers: bool,
         is_software: bool,
     ) -> Self {
         Self {
-            memory: Memory::new(shared.clone(), always_remembers),
+            memory: Memory::new(shared.clone()),
             remember,
             cut_bytes: gpu.binding_bytes,
             gpu: Rc::new(gpu),

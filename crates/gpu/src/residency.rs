@@ -55,6 +55,7 @@ struct SharedState {
     held_bytes: u64,
     limit_bytes: u64,
     remembered: Remembered,
+    always_remembers: bool,
 }
 
 impl Shared {
@@ -90,6 +91,16 @@ impl Shared {
     /// Begins to count anew.
     pub fn clear_remembered(&self) {
         self.state().remembered = Remembered::default();
+    }
+
+    /// Whether passes remember also where it does not pay.
+    pub fn always_remembers(&self) -> bool {
+        self.state().always_remembers
+    }
+
+    /// From now on they do, or do not.
+    pub fn set_always_remembers(&self, always_remembers: bool) {
+        self.state().always_remembers = always_remembers;
     }
 
     /// Holds no more than this from now on; what is held stays.

@@ -12,10 +12,14 @@ use clientele_kmeans::{Backend, BackendError, Block, BlockLabels, Centroids, GRI
 pub const EXPECTED: u64 = 0x57ea_b1b4_b3bc_eafb;
 
 /// Hash of the right answer to passes one after the other, likewise.
-pub const EXPECTED_IN_STEPS: u64 = 0xdf47_03fb_c96a_6b18;
+pub const EXPECTED_IN_STEPS: u64 = 0x4978_af3c_86d8_f1a5;
 
-/// n_rows, n_features and n_clusters of passes one after the other: a row in registers and in storage.
-const STEPPED_SHAPES: [(usize, usize, usize); 2] = [(1_025, 5, 9), (520, 650, 4)];
+/// n_rows, n_features and n_clusters of passes one after the other, and whether centroids are far away: a row in registers and in storage.
+const STEPPED_SHAPES: [(usize, usize, usize, bool); 3] = [
+    (1_025, 5, 9, false),
+    (300, 5, 4, true),
+    (511, 650, 4, false),
+];
 
 /// Passes over each.
 const N_STEPS: i32 = 6;
@@ -47,19 +51,23 @@ pub fn answer_in_steps(
     mut pass: impl FnMut(&Block, &Travel) -> Result<Partial, BackendError>,
 ) -> Result<u64, BackendError> {
     let mut hash = Mixer(0);
-    for (seed, (n_rows, n_features, n_clusters)) in (100..).zip(STEPPED_SHAPES) {
+    for (seed, (n_rows, n_features, n_clusters, is_far)) in (100..).zip(STEPPED_SHAPES) {
         let mut draw = Draw(seed);
         let values = draw.rows(n_rows, n_features);
         let Ok(block) = Block::from_rows(seed, n_features, &values, vec![0; n_rows]) else {
             unreachable!("the problem is on the grid");
         };
-        let mut centroids = values[..n_clusters * n_features].to_vec();
+        let mut centroids = match is_far {
+            true => draw.far_centroids(n_features, n_clusters).values().to_vec(),
+            false => values[..n_clusters * n_features].to_vec(),
+        };
         let mut travel = CpuBackend::new().travel(Centroids::new(n_features, centroids.clone()));
         for step in 0..N_STEPS {
             hash.partial(&pass(&block, &travel)?);
-            // By a hundredth of the way from one to another.
+            // By a thousandth of the way from one to another, and less where they are far away.
+            let most = if is_far { 3 } else { 1_000 };
             for value in &mut centroids {
-                let moved = *value + draw.within(1_000) * (1 + step % 2);
+                let moved = *value + draw.within(most) * (1 + step % 2);
                 *value = moved.clamp(1 - GRID_LIMIT, GRID_LIMIT - 1);
             }
             travel.advance(&Centroids::new(n_features, centroids.clone()), true);
@@ -279,8 +287,9 @@ mod tests {
         let got = by(&Definition { flaw: None }).unwrap();
         assert_eq!(got, EXPECTED_IN_STEPS, "the definition answers {got:#x}");
         assert_eq!(by(&CpuBackend::new()), Ok(EXPECTED_IN_STEPS));
-        let flaw = Some(Flaw::Uncertified);
-        assert_ne!(by(&Definition { flaw }), Ok(EXPECTED_IN_STEPS));
+        for flaw in [Flaw::FlippedLabel, Flaw::Uncertified] {
+            assert_ne!(by(&Definition { flaw: Some(flaw) }), Ok(EXPECTED_IN_STEPS));
+        }
     }
 
     #[test]

@@ -62,10 +62,7 @@ impl DeviceThread {
                         .map_err(|error| error.to_string())?;
                     let remember = RememberPipelines::new(&gpu, options.checked_shaders)
                         .map_err(|error| error.to_string())?;
-                    let always_remembers = options.always_remembers;
-                    let passes =
-                        Passes::new(gpu, assign, remember, shared, always_remembers, is_software);
-                    Ok(passes)
+                    Ok(Passes::new(gpu, assign, remember, shared, is_software))
                 }));
                 match outcome {
                     Ok(Ok(passes)) => {
