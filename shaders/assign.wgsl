@@ -29,7 +29,8 @@ struct Params {
     // N_FEATURES, not known to the compiler: loops that are seldom entered stay loops, or their unrolled loads would take the
     // registers of those that are not.
     n_features: u32,
-    padding_0: u32,
+    // 0, not known to the compiler.
+    zero: u32,
     padding_1: u32,
     padding_2: u32,
 }
@@ -72,7 +73,7 @@ struct Candidate {
 @group(0) @binding(4) var<storage, read> candidates: array<Candidate>;
 // For each tile a line of biases |c|^2 / 2, then a line of values -c for each feature; a line is as long as the tile.
 @group(0) @binding(5) var<storage, read> centroids: array<vec4<f32>>;
-// Entries asked for, entries written, rejections; a spare word; a bit for each rejected (group, candidate); then for each
+// Entries asked for, entries written, rejections; five words of others; a bit for each rejected (group, candidate); then for each
 // candidate [n_clusters x (N_FEATURES + 1)] integers of 64 bits, low half first: sums, and the number of rows behind them.
 @group(0) @binding(6) var<storage, read_write> totals: array<atomic<u32>>;
 // Entries of candidate, row in the block, and the row's values.
@@ -82,7 +83,7 @@ struct Candidate {
 const N_ASKED = 0u;
 const N_WRITTEN = 1u;
 const N_REJECTED = 2u;
-const FIRST_REJECTION_WORD = 4u;
+const FIRST_REJECTION_WORD = 8u;
 
 const SLAB_CELLS = 2048u;
 const MAX_SLAB_CLUSTERS = 256u;
@@ -180,12 +181,15 @@ fn assign(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation
     let group_idx = params.first_group + workgroup.x;
     let group = groups[group_idx];
     // Invocations past the end repeat the last tile and are then left out, so that all of them meet at the barriers.
-    let tile = min(lid / LINE, (group.n_rows - 1u) / 16u);
-    let first_vector = group.first_vector + tile * (N_FEATURES * LINE) + lid % LINE;
+    let row_tile = min(lid / LINE, (group.n_rows - 1u) / 16u);
+    let first_vector = group.first_vector + row_tile * (N_FEATURES * LINE) + lid % LINE;
     let first_row = lid * LANES;
     //@ is_row
-    let norm = norms[group.first_norm + tile];
+    let norm = norms[group.first_norm + row_tile];
     //@ rows
+    // 0 again, and to the compiler another in each invocation: what is read at a place it has a part in goes to vector registers. Graphics
+    // Core Next takes one scalar operand an instruction, and a multiply-add of a centroid's first feature to its bias would have two.
+    let zero = min(lid, params.zero);
     for (var e = lid; e < SLAB_CELLS; e += INVOCATIONS) { atomicStore(&slab[e], 0u); }
     for (var e = lid; e < MAX_SLAB_CLUSTERS; e += INVOCATIONS) { atomicStore(&slab_counts[e], 0u); }
     if (lid == 0u) { atomicStore(&n_uncertain, 0u); }
@@ -197,17 +201,22 @@ fn assign(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation
         let candidate = candidates[candidate_idx];
         let bound = candidate.bound_slope * norm + candidate.bound_base;
         var best = Rows(FAR);
-        var label = Indices(0u);
+        // The tile of the best, and three bits of which of its centroids that is.
+        var tile = Indices(0u);
+        var bit0 = Flags(false);
+        var bit1 = Flags(false);
+        var bit2 = Flags(false);
         var doubt = Flags(false);
         var at = candidate.first_vector;
-        for (var t = 0u; t < candidate.n_tiles; t += 1u) {
-            let first_cluster = 8u * t;
+        for (var tile_idx = 0u; tile_idx < candidate.n_tiles; tile_idx += 1u) {
             //@ tile of 8
         }
         if (candidate.has_half_tile != 0u) {
-            let first_cluster = 8u * candidate.n_tiles;
+            let tile_idx = candidate.n_tiles;
             //@ tile of 4
         }
+        var label = 8u * tile + select(Indices(0u), Indices(4u), bit2) + select(Indices(0u), Indices(2u), bit1)
+            + select(Indices(0u), Indices(1u), bit0);
 
         //@ write labels
         let certain = is_row & !doubt;

@@ -156,6 +156,50 @@ fn a_gpu_lost_in_mid_run_gives_the_same_bytes() {
 }
 
 #[test]
+fn a_gpu_that_leaves_rows_out_gives_the_same_bytes() {
+    if !has_gpu() {
+        return;
+    }
+    let (dir, table, _) = small();
+    // More clusters than there are groups: a long fit of one candidate.
+    let spec = ["--id", "customer_id", "--k", "9", "--restarts", "1"];
+    let to_the_end = ["--seed", "3", "--tol", "0", "--max-iter", "60"];
+    let of = |name: &str, set: &dyn Fn(&mut Command)| {
+        let mut command = fit(&table, &dir.path().join(name));
+        command
+            .args(spec)
+            .args(to_the_end)
+            .args(["--format", "json"]);
+        command.env("CLIENTELE_LOG", "clientele=info,clientele_gpu=debug,warn");
+        set(&mut command);
+        let ran = run(&mut command);
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        let summary: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+        let n_leaving_out = ran.stderr.matches("a GPU pass left rows out").count();
+        (hashes(&summary), n_leaving_out, ran.stderr)
+    };
+    let (cpu, none, _) = of("cpu", &|c| _ = c.args(["--backend", "cpu"]));
+    assert_eq!(none, 0);
+    let (leaving_out, n_passes, _) = of("gpu", &|c| _ = c.args(["--backend", "gpu"]));
+    assert!(n_passes > 3, "only {n_passes} passes left rows out");
+    assert_eq!(leaving_out, cpu);
+    let (all, none, _) = of("all", &|c| {
+        c.args(["--backend", "gpu"]).env("CLIENTELE_PRUNE", "off");
+    });
+    assert_eq!((all, none), (cpu.clone(), 0));
+    // Lost between two passes that leave rows out.
+    let (lost, n_before, stderr) = of("lost", &|c| {
+        let after = format!("lose-gpu-after:{n_passes}");
+        c.args(["--backend", "gpu"]).env("CLIENTELE_INJECT", after);
+    });
+    assert_eq!(lost, cpu);
+    assert!(
+        n_before < n_passes && stderr.contains("the GPU is lost"),
+        "{stderr}"
+    );
+}
+
+#[test]
 fn a_gpu_that_computes_wrongly_is_not_used() {
     if !has_gpu() {
         return;

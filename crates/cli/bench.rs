@@ -38,6 +38,9 @@ fn measure(args: &BenchArgs) -> Result<(), Failure> {
 
     let pool = device::pool(n_threads)?;
     let devices = device::open(&wanted, &pool)?;
+    if !args.controls {
+        settings.check_memory(&devices, default_memory_bytes())?;
+    }
     let machine = Machine::this(n_cores());
     let report = if args.controls {
         clientele_bench::measure_controls(&devices, machine)?

@@ -44,6 +44,12 @@ pub trait Device: Send + Sync {
         candidates: &[Centroids],
     ) -> Result<Vec<Partial>, BackendError>;
 
+    /// Of rows of `n_bytes`, how many bytes more of this machine's memory they take to stay with the device from pass to pass.
+    fn resident_bytes(&self, n_bytes: u64) -> u64 {
+        let _ = n_bytes;
+        0
+    }
+
     /// Lets go of rows kept from earlier passes; the next ones are over other rows.
     fn forget_rows(&self) {}
 }

@@ -39,7 +39,8 @@ pub enum BenchError {
     },
     /// The rows do not fit into the memory that may be used.
     #[error(
-        "{} rows of {n_features} features take {} MiB, and half of this machine's memory is {} MiB", count(*n_rows), count(wanted_bytes >> 20), count(limit_bytes >> 20)
+        "{} rows of {n_features} features take {} MiB{}, and half of this machine's memory is {} MiB",
+        count(*n_rows), count(rows_bytes >> 20), on_devices(*resident_bytes), count(limit_bytes >> 20)
     )]
     Memory {
         /// Rows asked for.
@@ -47,7 +48,9 @@ pub enum BenchError {
         /// Features asked for.
         n_features: usize,
         /// Bytes they take.
-        wanted_bytes: u64,
+        rows_bytes: u64,
+        /// Bytes they take once more on devices that share this machine's memory.
+        resident_bytes: u64,
         /// Bytes there are.
         limit_bytes: u64,
     },
@@ -224,5 +227,15 @@ impl BenchError {
             Self::Setup { .. } | Self::Page(_) | Self::Json(_) => return None,
         };
         Some(fixed.into())
+    }
+}
+
+fn on_devices(resident_bytes: u64) -> String {
+    match resident_bytes >> 20 {
+        0 => String::new(),
+        mib => format!(
+            " and another {} MiB on GPUs without memory of their own",
+            count(mib)
+        ),
     }
 }

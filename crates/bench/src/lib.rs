@@ -18,6 +18,7 @@ mod page;
 mod report;
 mod roofline;
 mod run;
+mod settings;
 mod table;
 mod text;
 
@@ -30,4 +31,5 @@ pub use report::{
     Controls, DeviceKind, DeviceReport, Machine, PassMillis, Point, Report, SCHEMA, Shape,
 };
 pub use roofline::{Bound, Limit};
-pub use run::{Settings, measure_controls, run};
+pub use run::{measure_controls, run};
+pub use settings::Settings;

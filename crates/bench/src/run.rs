@@ -6,107 +6,18 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use clientele_kmeans::cpu::CpuBackend;
 use clientele_kmeans::lloyd::{Candidate, Step, inertia};
 use clientele_kmeans::relocate::FarthestRows;
-use clientele_kmeans::{
-    ALGORITHM_VERSION, BLOCK_ROWS, Block, Centroids, MAX_CLUSTERS, MAX_FEATURES, MAX_ROWS, Partial,
-    Totals,
-};
+use clientele_kmeans::{ALGORITHM_VERSION, BLOCK_ROWS, Block, Centroids, Partial, Totals};
 use rayon::ThreadPool;
 use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::{
     BenchError, Controls, Data, Device, DeviceKind, DeviceReport, Machine, PassMillis, Point,
-    Report, SCHEMA, Shape,
+    Report, SCHEMA, Settings, Shape,
 };
 
 /// Limits are measured again when this has passed.
 const CONTROLS_EVERY: Duration = Duration::from_secs(2);
-
-/// What is to be measured; every combination is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
-    /// Kinds of rows.
-    pub data: Vec<Data>,
-    /// Numbers of rows.
-    pub rows: Vec<u64>,
-    /// Numbers of features.
-    pub features: Vec<usize>,
-    /// Numbers of clusters.
-    pub clusters: Vec<usize>,
-    /// Passes timed at each point.
-    pub n_passes: u32,
-}
-
-impl Settings {
-    /// Sorts the lists, drops repetitions, and looks whether all of it can be done within `memory_bytes`.
-    ///
-    /// # Errors
-    /// The first thing that cannot.
-    pub fn check(mut self, memory_bytes: u64) -> Result<Self, BenchError> {
-        self.rows.sort_unstable();
-        self.rows.dedup();
-        self.features.sort_unstable();
-        self.features.dedup();
-        self.clusters.sort_unstable();
-        self.clusters.dedup();
-        let (Some(&n_rows), Some(&most_rows)) = (self.rows.first(), self.rows.last()) else {
-            return Err(BenchError::Zero { list: "rows" });
-        };
-        let (Some(&n_features), Some(&most_features)) =
-            (self.features.first(), self.features.last())
-        else {
-            return Err(BenchError::Zero { list: "features" });
-        };
-        let (Some(&n_clusters), Some(&most_clusters)) =
-            (self.clusters.first(), self.clusters.last())
-        else {
-            return Err(BenchError::Zero { list: "clusters" });
-        };
-        let at_least_one = [
-            ("rows", n_rows),
-            ("features", n_features as u64),
-            ("clusters", n_clusters as u64),
-            ("passes", u64::from(self.n_passes)),
-        ];
-        if let Some((list, _)) = at_least_one.into_iter().find(|(_, n)| *n == 0) {
-            return Err(BenchError::Zero { list });
-        }
-        let limits = [
-            ("n_rows", most_rows, MAX_ROWS),
-            ("n_features", most_features as u64, MAX_FEATURES as u64),
-            ("n_clusters", most_clusters as u64, MAX_CLUSTERS as u64),
-        ];
-        if let Some((what, wanted, limit)) = limits.into_iter().find(|(_, n, limit)| n > limit) {
-            return Err(BenchError::AboveLimit {
-                what,
-                wanted,
-                limit,
-            });
-        }
-        if n_rows < most_clusters as u64 {
-            return Err(BenchError::TooFewRows {
-                n_rows,
-                n_clusters: most_clusters,
-            });
-        }
-        // Below 2^35 x 2^15: the limits have been looked at. Values, padding and keys.
-        let wanted_bytes = most_rows * (most_features as u64 * 4 + 9);
-        if wanted_bytes > memory_bytes {
-            return Err(BenchError::Memory {
-                n_rows: most_rows,
-                n_features: most_features,
-                wanted_bytes,
-                limit_bytes: memory_bytes,
-            });
-        }
-        Ok(self)
-    }
-
-    /// Points on each device.
-    pub fn n_shapes(&self) -> usize {
-        self.data.len() * self.rows.len() * self.features.len() * self.clusters.len()
-    }
-}
 
 /// Measures everything that `settings` ask for on all `devices`, in turn at each shape, and tells `on_point` of each result.
 /// Rows are made, and far rows looked for, on `pool`.

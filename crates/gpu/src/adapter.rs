@@ -34,6 +34,11 @@ pub struct AdapterReport {
 }
 
 impl AdapterReport {
+    /// Whether its memory is not this machine's own.
+    pub fn has_own_memory(&self) -> bool {
+        ["discrete", "virtual"].contains(&self.device_type)
+    }
+
     pub(crate) fn of(adapter: &wgpu::Adapter) -> Self {
         let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
         let named = [

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use clientele_kmeans::cpu::CpuBackend;
+use clientele_kmeans::cpu::{CpuBackend, Travel};
 use clientele_kmeans::{
     Backend, BackendError, Block, BlockLabels, Centroids, MAX_CLUSTERS, Partial,
 };
 
 use crate::adapter::{self, AdapterReport};
 use crate::controls::Control;
+use crate::memory::{self, Remembered};
 use crate::pass::GpuPass;
 use crate::pipeline::plan;
 use crate::residency::Shared;
@@ -20,6 +21,9 @@ use crate::thread::DeviceThread;
 
 /// Rows that software adapters and those that share the computer's memory may hold, unless told otherwise: it is not theirs.
 const SHARED_MEMORY_BYTES: u64 = 1 << 30;
+
+/// A pass that remembers goes round its loops this much more often than a plain one, at most: rows one after the other, twice.
+const ROUNDS_OF_MEMORY: usize = 4;
 
 /// Which adapter to open, and how.
 #[derive(Debug, Clone, Default)]
@@ -35,6 +39,8 @@ pub struct OpenOptions {
     pub resident_limit_bytes: Option<u64>,
     /// Keep wgpu's run-time checks of indices and loops in the shaders; slower, the same answers.
     pub checked_shaders: bool,
+    /// Remember in every pass that may ([`GpuBackend::begin_remembering`]), also where it does not pay; for tests.
+    pub always_remembers: bool,
     /// A fault to inject, for tests.
     pub fault: Option<Fault>,
 }
@@ -56,6 +62,8 @@ pub enum Fault {
     WrongSelfTest,
     /// Compiles the shaders with a mistake in them, after the self-test.
     WrongShaders(Flaw),
+    /// Tells passes that remember of two thirds of the way that centroids have come.
+    ShortTravel,
 }
 
 /// Why no GPU was opened.
@@ -169,7 +177,39 @@ impl GpuBackend {
                 reason: "a software device does not go round its loops often enough".to_owned(),
             });
         }
-        GpuPass::begin(self, candidates, n_features, None)
+        GpuPass::begin(self, candidates, n_features, None, None)
+    }
+
+    /// Starts a pass with the centroids of `travel`, the only candidate of its job, that may leave out rows whose label cannot have changed
+    /// since the last such pass: those of resident blocks, when the centroids have come to move little, there is room on the device for
+    /// four bytes a row, and the last pass could leave out enough of them. The answer is that of [`GpuBackend::begin`] in any case.
+    ///
+    /// # Errors
+    /// As [`GpuBackend::begin`].
+    ///
+    /// # Panics
+    /// As [`GpuBackend::begin`].
+    pub fn begin_remembering(&self, travel: &Travel) -> Result<GpuPass<'_>, BackendError> {
+        let centroids = travel.centroids();
+        let n_rounds = plan::loop_rounds(centroids.n_clusters(), centroids.n_features());
+        let is_too_long =
+            self.report.is_software && n_rounds > plan::SOFTWARE_LOOP_ROUNDS / ROUNDS_OF_MEMORY;
+        if is_too_long || !memory::can_remember(centroids) {
+            return self.begin(std::slice::from_ref(centroids));
+        }
+        let candidates = std::slice::from_ref(centroids);
+        GpuPass::begin(
+            self,
+            candidates,
+            centroids.n_features(),
+            None,
+            Some(travel.units()),
+        )
+    }
+
+    /// What passes that remember have done since the device was opened.
+    pub fn remembered(&self) -> Remembered {
+        self.shared.remembered()
     }
 
     /// Bytes of rows held on the device from pass to pass.
@@ -232,6 +272,19 @@ impl GpuBackend {
         &self.shared
     }
 
+    /// Its answer to the part of the self-test in which rows may be left out.
+    fn answer_in_steps(&self) -> Result<u64, BackendError> {
+        let hash = self_test::answer_in_steps(|block, travel| {
+            let mut pass = self.begin_remembering(travel)?;
+            pass.add(block)?;
+            Ok(pass.finish()?.remove(0))
+        });
+        self.forget_all_but(&BTreeSet::new());
+        tracing::debug!(self_test = ?self.remembered(), "rows left out");
+        self.shared.clear_remembered();
+        hash
+    }
+
     fn is_too_long(&self, candidate: &Centroids) -> bool {
         let n_rounds = plan::loop_rounds(candidate.n_clusters(), candidate.n_features());
         self.report.is_software && n_rounds > plan::SOFTWARE_LOOP_ROUNDS
@@ -245,20 +298,18 @@ impl GpuBackend {
         };
         let faults_fired = Arc::new(AtomicU32::new(0));
         let shared = Arc::new(Shared::default());
-        shared.set_limit_bytes(
-            options
-                .resident_limit_bytes
-                .unwrap_or(match report.device_type {
-                    "discrete" | "virtual" => u64::MAX,
-                    _ => SHARED_MEMORY_BYTES,
-                }),
-        );
+        shared.set_limit_bytes(options.resident_limit_bytes.unwrap_or(
+            match report.has_own_memory() {
+                true => u64::MAX,
+                false => SHARED_MEMORY_BYTES,
+            },
+        ));
         let device = DeviceThread::spawn(adapter, options, shared.clone(), faults_fired.clone())
             .map_err(refuse)?;
         let backend = Self {
             report: report.clone(),
             device,
-            shared,
+            shared: shared.clone(),
             faults_fired,
         };
         let is_spoilt = options.fault == Some(Fault::WrongSelfTest);
@@ -267,12 +318,22 @@ impl GpuBackend {
         }
         let got = self_test::answer_spoilt_if(is_spoilt, &backend)
             .map_err(|error| refuse(error.to_string()))?;
-        if got != self_test::EXPECTED {
-            return Err(OpenError::SelfTest {
-                adapter: report.name,
-                expected: self_test::EXPECTED,
-                got,
-            });
+        shared.set_always_remembers(true);
+        let in_steps = backend
+            .answer_in_steps()
+            .map_err(|error| refuse(error.to_string()))?;
+        shared.set_always_remembers(options.always_remembers);
+        for (expected, got) in [
+            (self_test::EXPECTED, got),
+            (self_test::EXPECTED_IN_STEPS, in_steps),
+        ] {
+            if expected != got {
+                return Err(OpenError::SelfTest {
+                    adapter: report.name,
+                    expected,
+                    got,
+                });
+            }
         }
         if let Some(fault) = options.fault {
             backend.device.arm(fault);
@@ -317,7 +378,7 @@ impl Backend for GpuBackend {
             return CpuBackend::new().pass(block, candidates, labels);
         }
         let label_rows = labels.as_ref().map(|_| block.n_rows());
-        let mut pass = GpuPass::begin(self, candidates, block.n_features(), label_rows)?;
+        let mut pass = GpuPass::begin(self, candidates, block.n_features(), label_rows, None)?;
         pass.add_to(block, false)?;
         pass.finish_with(labels)
     }

@@ -38,6 +38,10 @@ pub(crate) struct DeviceCandidate {
     /// Rows whose best two scores differ by more than `bound_slope * norm + bound_base` are certain.
     pub bound_slope: f32,
     pub bound_base: f32,
+    /// Not below the norm of any centroid.
+    pub largest_norm: f32,
+    /// Squared distances that follow from scores are off by no more than this times `(norm + largest_norm)^2`.
+    pub distance_slop: f32,
 }
 
 impl From<&Centroids> for Packed {
@@ -48,6 +52,7 @@ impl From<&Centroids> for Packed {
             .map(|&idx| centroids.row(usize::from(idx)))
             .collect();
         let (bound_slope, bound_base) = error_bound(&rows);
+        let largest_square = rows.iter().map(|row| square_norm(row)).fold(0.0, f64::max);
         let for_device = Arc::new(DeviceCandidate {
             n_clusters: rows.len(),
             n_features: centroids.n_features(),
@@ -56,6 +61,9 @@ impl From<&Centroids> for Packed {
             tiles: tiles(&rows, centroids.n_features()),
             bound_slope,
             bound_base,
+            // A few roundings of 2^-53; this covers thousands.
+            largest_norm: at_least(largest_square.sqrt() * (1.0 + 1e-12)),
+            distance_slop: distance_slop(centroids.n_features()),
         });
         Self {
             for_device,
@@ -110,6 +118,17 @@ fn error_bound(rows: &[&[i32]]) -> (f32, f32) {
         at_least(factor * largest_square.sqrt()),
         at_least(factor * largest_square / 2.0),
     )
+}
+
+/// How far squared distances are off that are made of scores, for each unit of `(X + C)^2`, for any X not below |x| and C not below |c|.
+///
+/// The square of a distance is `|x|^2 + 2 score`. With g as in [`error_bound`], `|x|^2`, a sum of d squares, is off by `g X^2` at most, and
+/// twice a score by `2 g (C^2 / 2 + X C)`: together `g (X + C)^2`. The addition, and that of the slop itself, round numbers of about
+/// `(X + C)^2` by u each. A factor of 1 + 2^-10 covers what g is above `(d + 1) u`, what the slop adds to the numbers rounded, and the three
+/// roundings that make it on the device.
+fn distance_slop(n_features: usize) -> f32 {
+    let n_roundings = n_features as f64 + 4.0;
+    at_least(n_roundings * UNIT_ROUNDOFF * (1.0 + 1.0 / 1024.0))
 }
 
 /// |row|^2, exact up to the one rounding to `f64`.

@@ -17,6 +17,9 @@ const N_REPEATS: usize = 5;
 /// Workgroups of a dispatch: enough to fill any device.
 const MAX_WORKGROUPS: u32 = 2_048;
 
+/// Workgroups to begin with where each has its own work, so that slow devices are asked for less.
+const FEW_WORKGROUPS: u32 = 8;
+
 /// A measurement takes about this long, so that submitting and waiting are a small part of it.
 const LONG_ENOUGH_SECONDS: f64 = 0.05;
 
@@ -48,7 +51,10 @@ fn copy(gpu: &Gpu) -> Result<f64, BackendError> {
     };
     // Both read and written: two ways, whoever does it.
     let units = |_| 2.0 * n_bytes as f64;
-    time(gpu, "copy", shaders::COPY, [&buffers.0, &buffers.1], units)
+    // They share the same bytes: fewer would take longer, and leave most of the device idle.
+    let at_least = MAX_WORKGROUPS;
+    let buffers = [&buffers.0, &buffers.1];
+    time(gpu, "copy", shaders::COPY, buffers, at_least, units)
 }
 
 fn multiply_add(gpu: &Gpu) -> Result<f64, BackendError> {
@@ -75,16 +81,19 @@ fn multiply_add(gpu: &Gpu) -> Result<f64, BackendError> {
         "multiply_add",
         shaders::MULTIPLY_ADD,
         [&seeds, &results],
+        FEW_WORKGROUPS,
         units,
     )
 }
 
-/// Units a second, at best. `buffers`: one that is read and one that is written; `units` of so many workgroups.
+/// Units a second, at best. `buffers`: one that is read and one that is written; `at_least`: workgroups to begin with; `units` of so many
+/// workgroups.
 fn time(
     gpu: &Gpu,
     name: &str,
     text: &str,
     buffers: [&wgpu::Buffer; 2],
+    at_least: u32,
     units: impl Fn(u32) -> f64,
 ) -> Result<f64, BackendError> {
     let types = [Storage { read_only: true }, Storage { read_only: false }];
@@ -114,18 +123,52 @@ fn time(
         gpu.wait()?;
         Ok::<f64, BackendError>(begun.elapsed().as_secs_f64())
     };
-    // Slow devices are asked for less.
-    let mut n_workgroups = 8;
-    run(n_workgroups, 1)?;
-    let mut once = run(n_workgroups, 1)?;
-    while once < LONG_ENOUGH_SECONDS && n_workgroups < MAX_WORKGROUPS {
-        n_workgroups *= 2;
-        once = run(n_workgroups, 1)?;
-    }
+    run(at_least, 1)?;
+    let (n_workgroups, once) = long_enough(at_least, |n_workgroups| run(n_workgroups, 1))?;
     let n_dispatches = ((LONG_ENOUGH_SECONDS / once.max(1e-6)).ceil() as usize).clamp(1, 1_000);
     let mut best = f64::INFINITY;
     for _ in 0..N_REPEATS {
         best = best.min(run(n_workgroups, n_dispatches)?);
     }
     Ok(units(n_workgroups) * n_dispatches as f64 / best)
+}
+
+/// Workgroups that take long enough, or as many as there may be, and how long they took.
+fn long_enough(
+    at_least: u32,
+    mut run: impl FnMut(u32) -> Result<f64, BackendError>,
+) -> Result<(u32, f64), BackendError> {
+    let mut n_workgroups = at_least;
+    let mut once = run(n_workgroups)?;
+    while once < LONG_ENOUGH_SECONDS && n_workgroups < MAX_WORKGROUPS {
+        n_workgroups = (2 * n_workgroups).min(MAX_WORKGROUPS);
+        once = run(n_workgroups)?;
+    }
+    Ok((n_workgroups, once))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_device_copies_with_all_it_has_and_multiplies_less() {
+        // 64 workgroups run at a time; all of them together copy the buffer in 0.1 s.
+        let copying = |n: u32| Ok(0.1 * 64.0 / f64::from(n.min(64)));
+        assert_eq!(
+            long_enough(MAX_WORKGROUPS, copying),
+            Ok((MAX_WORKGROUPS, 0.1))
+        );
+        // Each workgroup takes a millisecond of its own.
+        let multiplying = |n: u32| Ok(0.001 * f64::from(n.div_ceil(64)));
+        assert_eq!(
+            long_enough(FEW_WORKGROUPS, multiplying),
+            Ok((MAX_WORKGROUPS, 0.032))
+        );
+        let slowly = |n: u32| Ok(0.1 * f64::from(n.div_ceil(64)));
+        assert_eq!(
+            long_enough(FEW_WORKGROUPS, slowly),
+            Ok((FEW_WORKGROUPS, 0.1))
+        );
+    }
 }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use clientele_kmeans::BackendError;
+use clientele_kmeans::cpu::TravelUnits;
 use wgpu::{ErrorFilter, PollType};
 
 use crate::shaders::Flaw;
@@ -237,6 +238,20 @@ impl Gpu {
             }
             _ => None,
         }
+    }
+
+    /// The injected mistake about the way that centroids have come.
+    pub fn shorten_if_armed(&self, mut travel: TravelUnits) -> TravelUnits {
+        if self.armed.get() == Some(Fault::ShortTravel) {
+            self.faults_fired.fetch_add(1, Ordering::Relaxed);
+            let shorten = |units: &mut u16| *units -= *units / 3;
+            shorten(&mut travel.most);
+            for (low, high) in &mut travel.of_cluster {
+                shorten(low);
+                shorten(high);
+            }
+        }
+        travel
     }
 
     /// One pass was answered.

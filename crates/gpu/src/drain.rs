@@ -37,6 +37,15 @@ pub(crate) struct Answer {
     pub labels: Vec<u32>,
 }
 
+impl Answer {
+    /// Adds the sums of other rows.
+    fn add(&mut self, other: &Self) {
+        for (own, other) in self.cells.iter_mut().zip(&other.cells) {
+            *own = own.wrapping_add(*other);
+        }
+    }
+}
+
 /// Groups that found no room in a list.
 struct Rejected {
     batch_idx: usize,
@@ -49,10 +58,16 @@ impl Passes {
     /// Everything the pass has found. It is closed, whatever happens.
     pub fn finish(&mut self, pass: u64, serials: &[u64]) -> Result<Outcome, BackendError> {
         self.run_resident(pass, serials);
+        self.run_postponed(pass);
         self.gpu.lose_device_if_due();
-        let mut pass = self.take(pass)?;
+        // A pass that fails has left its memory half changed.
+        let mut pass = self.take(pass).inspect_err(|_| self.memory.forget())?;
         let gpu = self.gpu.clone();
         let outcome = gpu.guarded(|| self.collect(&mut pass));
+        match &outcome {
+            Ok(_) => self.memory.note(&pass.effort),
+            Err(_) => self.memory.forget(),
+        }
         let outcome = outcome.map(|(answers, entries)| Outcome {
             answers,
             entries,
@@ -95,6 +110,7 @@ impl Passes {
             let head = Region::words(&batch.totals, 0..n_words);
             let head = self.download.read(&self.gpu, &[head])?.swap_remove(0);
             let n_written = self.check_head(&head, batch.plan.n_entries)?;
+            pass.effort.add_head(&head);
             let entries = Region::words(&batch.list, 0..n_written * entry_words(n_features));
             let entries = self.download.read(&self.gpu, &[entries])?.swap_remove(0);
             let first = batch.plan.candidates.start;
@@ -119,6 +135,8 @@ impl Passes {
     fn collect(&mut self, pass: &mut OpenPass) -> Result<(Vec<Answer>, Lists), BackendError> {
         loop {
             let (mut answers, mut entries, mut is_rejected) = (Vec::new(), Vec::new(), false);
+            let mut effort = pass.effort;
+            let gathered = self.gather(pass)?;
             for batch in &pass.batches {
                 let (plan, n_features) = (&batch.plan, pass.opening.n_features);
                 let entry_words = entry_words(n_features);
@@ -131,18 +149,25 @@ impl Passes {
                     Region::words(&batch.list, 0..n_at_once),
                 ];
                 regions.extend(
+                    gathered
+                        .as_ref()
+                        .map(|gathered| Region::words(gathered, 0..2 * plan.n_cells)),
+                );
+                regions.extend(
                     batch
                         .labels
                         .as_ref()
                         .map(|labels| Region::words(labels, 0..n_labels)),
                 );
                 let mut read = self.download.read(&self.gpu, &regions)?;
-                let labels = if read.len() > 3 { read.pop() } else { None };
+                let labels = batch.labels.as_ref().and_then(|_| read.pop());
+                let remembered = gathered.as_ref().and_then(|_| read.pop());
                 let (mut list, cells, head) = (
                     read.swap_remove(2),
                     read.swap_remove(1),
                     read.swap_remove(0),
                 );
+                effort.add_head(&head);
                 is_rejected |= head[2] > 0;
                 let n_words = self.check_head(&head, plan.n_entries)? * entry_words;
                 if n_words > list.len() {
@@ -152,9 +177,20 @@ impl Passes {
                 list.truncate(n_words);
                 entries.push((plan.candidates.start, list));
                 let packed = &pass.opening.packed[plan.candidates.clone()];
+                let first = answers.len();
                 answers.extend(split(packed, n_features, &cells, labels.as_deref()));
+                if let Some(remembered) = remembered {
+                    let remembered = split(packed, n_features, &remembered, None);
+                    for (answer, remembered) in answers[first..].iter_mut().zip(remembered) {
+                        answer.add(&remembered);
+                    }
+                }
+            }
+            if let Some(gathered) = gathered {
+                self.pool.put(gathered);
             }
             if !is_rejected {
+                pass.effort = effort;
                 return Ok((answers, entries));
             }
             self.drain(pass)?;

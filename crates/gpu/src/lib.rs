@@ -32,6 +32,7 @@ mod candidate;
 mod controls;
 mod device;
 mod drain;
+mod memory;
 mod pass;
 mod passes;
 mod pipeline;
@@ -45,4 +46,5 @@ mod upload;
 
 pub use adapter::{AdapterReport, adapters};
 pub use backend::{Fault, GpuBackend, OpenError, OpenOptions, doctor};
+pub use memory::Remembered;
 pub use pass::GpuPass;

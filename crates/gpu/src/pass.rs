@@ -1,5 +1,6 @@
 //! One pass over any number of blocks.
 
+use clientele_kmeans::cpu::TravelUnits;
 use clientele_kmeans::{BackendError, Block, BlockLabels, Centroids, LANES, Partial};
 
 use crate::GpuBackend;
@@ -27,18 +28,21 @@ pub struct GpuPass<'a> {
 }
 
 impl<'a> GpuPass<'a> {
-    /// `candidates` of one width. `label_rows`: rows of the one block whose labels are wanted.
+    /// `candidates` of one width. `label_rows`: rows of the one block whose labels are wanted. `travel`: of the one candidate, if what
+    /// its earlier passes left behind may be used.
     pub(crate) fn begin(
         gpu: &'a GpuBackend,
         candidates: &[Centroids],
         n_features: usize,
         label_rows: Option<usize>,
+        travel: Option<TravelUnits>,
     ) -> Result<Self, BackendError> {
         let id = gpu.device().begin(Opening {
             n_features,
             candidates: candidates.to_vec(),
             packed: candidates.iter().map(Packed::from).collect(),
             label_rows,
+            travel,
         })?;
         Ok(Self {
             gpu,

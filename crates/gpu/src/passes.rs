@@ -5,12 +5,15 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use clientele_kmeans::cpu::TravelUnits;
 use clientele_kmeans::{BackendError, Centroids};
 
 use crate::candidate::Packed;
 use crate::device::Gpu;
+use crate::memory::{Effort, Memory};
 use crate::pipeline::assign::{AssignPipelines, Batch, Meeting};
 use crate::pipeline::plan::{self, Group};
+use crate::pipeline::remember::{self, RememberPipelines};
 use crate::pipeline::transfer::{Download, Pool, Staging};
 use crate::residency::{Kept, Residency, Shared};
 use crate::settle::Settled;
@@ -27,12 +30,16 @@ pub(crate) struct Opening {
     pub packed: Vec<Packed>,
     /// Rows of the one block whose labels are wanted.
     pub label_rows: Option<usize>,
+    /// How far the centroids of the one candidate have come, if what earlier passes left behind may be used.
+    pub travel: Option<TravelUnits>,
 }
 
 /// Where rows are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Place {
     Arena(u32),
+    /// In an arena, with what earlier passes have left behind.
+    Remembered(u32),
     Slot(usize),
 }
 
@@ -48,6 +55,11 @@ pub(super) struct OpenPass {
     pub settled: Settled,
     /// Blocks of which not all pieces have arrived.
     pub arriving: Vec<(u64, Kept)>,
+    /// Resident blocks that wait for the end of the pass, to be gone over with what is remembered of them.
+    pub postponed: Vec<u64>,
+    /// For each arena, where the sums of the blocks that were gone over so begin.
+    pub remembered: Vec<(u32, Vec<u32>)>,
+    pub effort: Effort,
     failed: Option<BackendError>,
 }
 
@@ -66,6 +78,8 @@ impl OpenPass {
 pub(crate) struct Passes {
     pub gpu: Rc<Gpu>,
     pub(super) assign: AssignPipelines,
+    pub(super) remember: RememberPipelines,
+    pub(super) memory: Memory,
     pub(super) pool: Pool,
     pub(super) download: Download,
     pub(super) residency: Residency,
@@ -80,8 +94,16 @@ pub(crate) struct Passes {
 
 impl Passes {
     /// Nothing is open.
-    pub fn new(gpu: Gpu, assign: AssignPipelines, shared: Arc<Shared>, is_software: bool) -> Self {
+    pub fn new(
+        gpu: Gpu,
+        assign: AssignPipelines,
+        remember: RememberPipelines,
+        shared: Arc<Shared>,
+        is_software: bool,
+    ) -> Self {
         Self {
+            memory: Memory::new(shared.clone()),
+            remember,
             cut_bytes: gpu.binding_bytes,
             gpu: Rc::new(gpu),
             assign,
@@ -97,7 +119,11 @@ impl Passes {
     }
 
     /// Brings the candidates over. When device memory runs out, makes room and tries again.
-    pub fn begin(&mut self, opening: Opening) -> Result<u64, BackendError> {
+    pub fn begin(&mut self, mut opening: Opening) -> Result<u64, BackendError> {
+        opening.travel = opening
+            .travel
+            .filter(|travel| self.memory.is_wanted(travel))
+            .map(|travel| self.gpu.shorten_if_armed(travel));
         let shape = AssignShape {
             n_features: opening.n_features,
             wants_labels: opening.label_rows.is_some(),
@@ -109,6 +135,9 @@ impl Passes {
             }
         };
         self.assign.prepare(&self.gpu, &shape)?;
+        if opening.travel.is_some() {
+            self.remember.prepare(&self.gpu, opening.n_features)?;
+        }
         let id = self.next_id;
         self.next_id += 1;
         let pass = OpenPass {
@@ -119,6 +148,9 @@ impl Passes {
             table,
             placed: Vec::new(),
             arriving: Vec::new(),
+            postponed: Vec::new(),
+            remembered: Vec::new(),
+            effort: Effort::default(),
             failed: None,
         };
         self.open.insert(id, pass);
@@ -128,17 +160,30 @@ impl Passes {
     /// Goes over resident blocks, an arena at a time. What goes wrong, the pass remembers.
     pub fn run_resident(&mut self, pass: u64, serials: &[u64]) {
         let _ = self.with_pass(pass, |this, pass| {
-            let mut by_arena: BTreeMap<u32, Vec<Group>> = BTreeMap::new();
-            for &serial in serials {
-                let kept = this.residency.find(serial).ok_or_else(put_out)?;
-                let groups = by_arena.entry(kept.arena).or_default();
-                groups.extend(plan::groups(&pass.shape, kept.first_tile, 0, kept.n_rows));
+            if pass.opening.travel.is_some() {
+                pass.postponed.extend(serials);
+                return Ok(());
             }
-            for (arena, groups) in by_arena {
-                this.run(pass, Place::Arena(arena), &groups)?;
-            }
-            Ok(())
+            this.run_plain(pass, serials)
         });
+    }
+
+    /// Goes over resident blocks as they are.
+    pub(super) fn run_plain(
+        &mut self,
+        pass: &mut OpenPass,
+        serials: &[u64],
+    ) -> Result<(), BackendError> {
+        let mut by_arena: BTreeMap<u32, Vec<Group>> = BTreeMap::new();
+        for &serial in serials {
+            let kept = self.residency.find(serial).ok_or_else(put_out)?;
+            let groups = by_arena.entry(kept.arena).or_default();
+            groups.extend(plan::groups(&pass.shape, kept.first_tile, 0, kept.n_rows));
+        }
+        for (arena, groups) in by_arena {
+            self.run(pass, Place::Arena(arena), &groups)?;
+        }
+        Ok(())
     }
 
     /// Takes a pass that is to be finished or abandoned.
@@ -160,6 +205,7 @@ impl Passes {
 
     /// Forgets all resident blocks but these.
     pub fn retain(&mut self, serials: &std::collections::BTreeSet<u64>) {
+        self.memory.forget();
         self.residency.retain(serials);
     }
 
@@ -167,6 +213,7 @@ impl Passes {
     pub fn arm(&mut self, fault: crate::Fault) {
         self.gpu.arm(fault);
         self.assign.recompile();
+        self.remember.recompile();
     }
 
     /// Forgets a pass.
@@ -257,11 +304,23 @@ impl Passes {
         candidates: Range<usize>,
     ) -> Result<(), BackendError> {
         let rows = match place {
-            Place::Arena(arena) => self.residency.buffers(arena),
+            Place::Arena(arena) | Place::Remembered(arena) => self.residency.buffers(arena),
             Place::Slot(slot) => self.slots.buffers(slot),
         };
+        let rows = rows.ok_or_else(put_out)?;
+        if let (Place::Remembered(arena), Some(travel)) = (place, &pass.opening.travel) {
+            let meeting = remember::Meeting {
+                rows: &rows,
+                memory: self.memory.buffers(arena).ok_or_else(put_out)?,
+                table: &pass.table,
+                groups,
+                candidate: &pass.opening.packed[0].for_device,
+                travel,
+            };
+            return self.remember.dispatch(&self.gpu, batch, &meeting);
+        }
         let meeting = Meeting {
-            rows: &rows.ok_or_else(put_out)?,
+            rows: &rows,
             table: &pass.table,
             groups,
             candidates,
@@ -306,6 +365,7 @@ impl Passes {
         self.pool.release();
         self.staging.release();
         self.download.release();
+        self.memory.give_up();
         let had_rows = self.residency.release();
         if !had_rows && self.cut_bytes <= MIN_CUT_BYTES {
             return false;

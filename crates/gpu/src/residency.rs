@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use clientele_kmeans::{BackendError, LANES};
 
 use crate::device::Gpu;
+use crate::memory::Remembered;
 use crate::pipeline::assign::RowBuffers;
 use crate::pipeline::transfer::ON_DEVICE;
 
@@ -53,6 +54,8 @@ struct SharedState {
     serials: BTreeSet<u64>,
     held_bytes: u64,
     limit_bytes: u64,
+    remembered: Remembered,
+    always_remembers: bool,
 }
 
 impl Shared {
@@ -73,6 +76,31 @@ impl Shared {
     /// Bytes that may be held.
     pub fn limit_bytes(&self) -> u64 {
         self.state().limit_bytes
+    }
+
+    /// What passes that remember have done.
+    pub fn remembered(&self) -> Remembered {
+        self.state().remembered
+    }
+
+    /// Adds what one of them has done.
+    pub fn note_remembered(&self, pass: &Remembered) {
+        self.state().remembered.add(pass);
+    }
+
+    /// Begins to count anew.
+    pub fn clear_remembered(&self) {
+        self.state().remembered = Remembered::default();
+    }
+
+    /// Whether passes remember also where it does not pay.
+    pub fn always_remembers(&self) -> bool {
+        self.state().always_remembers
+    }
+
+    /// From now on they do, or do not.
+    pub fn set_always_remembers(&self, always_remembers: bool) {
+        self.state().always_remembers = always_remembers;
     }
 
     /// Holds no more than this from now on; what is held stays.
@@ -146,6 +174,13 @@ impl Residency {
     pub fn buffers(&self, arena: u32) -> Option<RowBuffers> {
         let found = self.arenas.iter().find(|a| a.id == arena);
         found.map(|arena| arena.buffers.clone())
+    }
+
+    /// Tiles that an arena has room for, and the blocks in it.
+    pub fn arena(&self, arena: u32) -> Option<(usize, Vec<u64>)> {
+        let found = self.arenas.iter().find(|a| a.id == arena)?;
+        let own = self.kept.iter().filter(|(_, kept)| kept.arena == arena);
+        Some((found.n_tiles, own.map(|(serial, _)| *serial).collect()))
     }
 
     /// Forgets all blocks but these. Memory goes back an arena at a time, when none of its blocks is left.

@@ -5,10 +5,24 @@
 //! more than a tile and a workgroup, ties, duplicates, values at the edge of the grid, and centroids so far away that a device which rounds more coarsely than the
 //! error bound allows is found out.
 
+use clientele_kmeans::cpu::{CpuBackend, Travel};
 use clientele_kmeans::{Backend, BackendError, Block, BlockLabels, Centroids, GRID_LIMIT, Partial};
 
 /// Hash of the right answer, as `clientele_kmeans::reference` gives it.
 pub const EXPECTED: u64 = 0x57ea_b1b4_b3bc_eafb;
+
+/// Hash of the right answer to passes one after the other, likewise.
+pub const EXPECTED_IN_STEPS: u64 = 0x4978_af3c_86d8_f1a5;
+
+/// n_rows, n_features and n_clusters of passes one after the other, and whether centroids are far away: a row in registers and in storage.
+const STEPPED_SHAPES: [(usize, usize, usize, bool); 3] = [
+    (1_025, 5, 9, false),
+    (300, 5, 4, true),
+    (511, 650, 4, false),
+];
+
+/// Passes over each.
+const N_STEPS: i32 = 6;
 
 /// n_rows, n_features, and n_clusters of each candidate. Few different n_features: each is a shader to compile.
 const SHAPES: [(usize, usize, &[usize]); 7] = [
@@ -27,6 +41,39 @@ const SHAPES: [(usize, usize, &[usize]); 7] = [
 /// Those of the backend.
 pub fn answer(backend: &dyn Backend) -> Result<u64, BackendError> {
     answer_spoilt_if(false, backend)
+}
+
+/// Hash of what `pass` makes of blocks while centroids move a little from pass to pass, so that it may leave rows out: counts and sums.
+///
+/// # Errors
+/// Those of `pass`.
+pub fn answer_in_steps(
+    mut pass: impl FnMut(&Block, &Travel) -> Result<Partial, BackendError>,
+) -> Result<u64, BackendError> {
+    let mut hash = Mixer(0);
+    for (seed, (n_rows, n_features, n_clusters, is_far)) in (100..).zip(STEPPED_SHAPES) {
+        let mut draw = Draw(seed);
+        let values = draw.rows(n_rows, n_features);
+        let Ok(block) = Block::from_rows(seed, n_features, &values, vec![0; n_rows]) else {
+            unreachable!("the problem is on the grid");
+        };
+        let mut centroids = match is_far {
+            true => draw.far_centroids(n_features, n_clusters).values().to_vec(),
+            false => values[..n_clusters * n_features].to_vec(),
+        };
+        let mut travel = CpuBackend::new().travel(Centroids::new(n_features, centroids.clone()));
+        for step in 0..N_STEPS {
+            hash.partial(&pass(&block, &travel)?);
+            // By a thousandth of the way from one to another, and less where they are far away.
+            let most = if is_far { 3 } else { 1_000 };
+            for value in &mut centroids {
+                let moved = *value + draw.within(most) * (1 + step % 2);
+                *value = moved.clamp(1 - GRID_LIMIT, GRID_LIMIT - 1);
+            }
+            travel.advance(&Centroids::new(n_features, centroids.clone()), true);
+        }
+    }
+    Ok(hash.0)
 }
 
 /// A spoilt problem differs in one value, and so must the answer.
@@ -146,7 +193,6 @@ fn mix(word: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use clientele_kmeans::cpu::CpuBackend;
     use clientele_kmeans::reference;
 
     use super::*;
@@ -228,6 +274,22 @@ mod tests {
         let got = answer(&Definition { flaw: None }).unwrap();
         assert_eq!(got, EXPECTED, "the definition answers {got:#x}");
         assert_eq!(answer(&CpuBackend::new()), Ok(EXPECTED));
+    }
+
+    #[test]
+    fn the_expected_answer_in_steps_is_that_of_the_definition() {
+        let by = |backend: &dyn Backend| {
+            answer_in_steps(|block, travel| {
+                let centroids = std::slice::from_ref(travel.centroids());
+                Ok(backend.pass(block, centroids, None)?.remove(0))
+            })
+        };
+        let got = by(&Definition { flaw: None }).unwrap();
+        assert_eq!(got, EXPECTED_IN_STEPS, "the definition answers {got:#x}");
+        assert_eq!(by(&CpuBackend::new()), Ok(EXPECTED_IN_STEPS));
+        for flaw in [Flaw::FlippedLabel, Flaw::Uncertified] {
+            assert_ne!(by(&Definition { flaw: Some(flaw) }), Ok(EXPECTED_IN_STEPS));
+        }
     }
 
     #[test]

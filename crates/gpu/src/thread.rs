@@ -14,6 +14,7 @@ use crate::device::Gpu;
 use crate::drain::Outcome;
 use crate::passes::{Opening, Passes};
 use crate::pipeline::assign::AssignPipelines;
+use crate::pipeline::remember::RememberPipelines;
 use crate::residency::Shared;
 use crate::upload::{Room, RoomRequest};
 use crate::{Fault, OpenOptions};
@@ -59,7 +60,9 @@ impl DeviceThread {
                     let gpu = Gpu::open(&adapter, &options, faults_fired)?;
                     let assign = AssignPipelines::new(&gpu, options.checked_shaders)
                         .map_err(|error| error.to_string())?;
-                    Ok(Passes::new(gpu, assign, shared, is_software))
+                    let remember = RememberPipelines::new(&gpu, options.checked_shaders)
+                        .map_err(|error| error.to_string())?;
+                    Ok(Passes::new(gpu, assign, remember, shared, is_software))
                 }));
                 match outcome {
                     Ok(Ok(passes)) => {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use clientele_gpu::shaders::{self, AssignShape, Flaw};
+use clientele_gpu::shaders::{self, AssignShape, Flaw, RememberShape};
 use naga::back::{glsl, hlsl, msl, spv};
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
@@ -163,6 +163,13 @@ fn every_shape_translates_to_every_language() {
             panic!("{shape:?}: {error}");
         }
     }
+    for n_features in shaders::shipped_features() {
+        let shape = RememberShape { n_features };
+        if let Err(error) = translate(&shape.wgsl(), "remember") {
+            panic!("{shape:?}: {error}");
+        }
+    }
+    translate(shaders::GATHER, "gather").unwrap();
     translate(shaders::COPY, "copy").unwrap();
     translate(shaders::MULTIPLY_ADD, "multiply_add").unwrap();
 }
@@ -177,6 +184,10 @@ fn shaders_with_a_mistake_in_them_are_valid_too_and_a_wrong_word_is_noticed() {
         let text = shape.wgsl_with(flaw);
         assert_ne!(text, shape.wgsl());
         translate(&text, "assign").unwrap();
+        let shape = RememberShape { n_features: 9 };
+        let text = shape.wgsl_with(flaw);
+        assert_ne!(text, shape.wgsl());
+        translate(&text, "remember").unwrap();
     }
     let misspelt = shape
         .wgsl()

@@ -53,12 +53,9 @@ pub fn with_targets(rows: &[Row]) -> Vec<Failure> {
         }
         let limit = match row.n_features() {
             Some(32..) => Some(1.15),
-            Some(16..) => Some(1.35),
-            // Graphics Core Next takes an instruction more for each centroid: its multiply-add reads one scalar register only.
-            Some(8..) if row.family.starts_with("gfx") || row.family.starts_with("navi") => {
-                Some(1.35)
-            }
-            Some(8..) => Some(1.5),
+            // It keeps the second best as well.
+            Some(8..) if row.remembers() => None,
+            Some(8..) => Some(1.35),
             _ => None,
         };
         if let Some(limit) = limit.filter(|&limit| row.vector_a_term > limit) {

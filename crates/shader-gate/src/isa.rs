@@ -2,11 +2,40 @@
 
 use std::collections::HashMap;
 
-use clientele_gpu::shaders::{AssignShape, CLUSTER_TILE, FEATURE_CHUNK};
+use clientele_gpu::shaders::{AssignShape, CLUSTER_TILE, FEATURE_CHUNK, RememberShape};
 
 /// The model whose sums are judged: 8 clusters, of whose sums a workgroup keeps 4 copies.
 const N_CLUSTERS: usize = 8;
 const N_COPIES: usize = 4;
+
+/// How a kernel goes over rows and features.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sweep {
+    pub n_features: usize,
+    /// Rows of an invocation.
+    pub lanes: usize,
+    pub is_in_registers: bool,
+}
+
+impl From<&AssignShape> for Sweep {
+    fn from(shape: &AssignShape) -> Self {
+        Self {
+            n_features: shape.n_features,
+            lanes: shape.lanes(),
+            is_in_registers: shape.is_in_registers(),
+        }
+    }
+}
+
+impl From<&RememberShape> for Sweep {
+    fn from(shape: &RememberShape) -> Self {
+        Self {
+            n_features: shape.n_features,
+            lanes: 1,
+            is_in_registers: shape.is_in_registers(),
+        }
+    }
+}
 
 /// A kernel's instructions in order, without operands except where they jump to.
 pub struct Program<'a> {
@@ -59,8 +88,8 @@ impl<'a> Program<'a> {
     ///
     /// # Errors
     /// When the loop is not found.
-    pub fn vector_a_term(&self, shape: &AssignShape) -> Result<f64, String> {
-        let n_tile_terms = shape.lanes() * CLUSTER_TILE * shape.n_features;
+    pub fn vector_a_term(&self, sweep: &Sweep) -> Result<f64, String> {
+        let n_tile_terms = sweep.lanes * CLUSTER_TILE * sweep.n_features;
         let inner = self
             .innermost()
             .max_by_key(|inner| self.count(inner, is_product))
@@ -71,8 +100,8 @@ impl<'a> Program<'a> {
         if n_products == n_tile_terms {
             return Ok(n_inner as f64 / n_tile_terms as f64);
         }
-        let n_expected = shape.lanes() * CLUSTER_TILE * FEATURE_CHUNK;
-        if shape.is_in_registers() || n_products != n_expected {
+        let n_expected = sweep.lanes * CLUSTER_TILE * FEATURE_CHUNK;
+        if sweep.is_in_registers || n_products != n_expected {
             return Err(format!(
                 "{n_products} products in the inner loop, not {n_expected}"
             ));
@@ -80,7 +109,7 @@ impl<'a> Program<'a> {
         // The loop over chunks of features lies in that over tiles.
         let outer = self.around(inner).ok_or("no loop over tiles")?;
         let n_once = self.count(outer, is_vector) - n_inner;
-        let n_chunks = shape.n_features / FEATURE_CHUNK;
+        let n_chunks = sweep.n_features / FEATURE_CHUNK;
         Ok((n_once + n_inner * n_chunks) as f64 / n_tile_terms as f64)
     }
 
@@ -185,17 +214,17 @@ mod tests {
             n_features: 1,
             wants_labels: false,
         };
-        assert_eq!(program.vector_a_term(&shape), Ok(17.0 / 16.0));
+        assert_eq!(program.vector_a_term(&Sweep::from(&shape)), Ok(17.0 / 16.0));
         // 3 for 2 values; 1 a copy and 1 besides, for 8 cells of 512 rows.
         assert_eq!(program.vector_a_sum(&shape), Ok(1.5 + 5.0 * 8.0 / 512.0));
         let other = AssignShape {
             n_features: 2,
             wants_labels: false,
         };
-        assert!(program.vector_a_term(&other).is_err());
+        assert!(program.vector_a_term(&Sweep::from(&other)).is_err());
         assert!(
             Program::parse("BB0:\n\ts_endpgm\n")
-                .vector_a_term(&shape)
+                .vector_a_term(&Sweep::from(&shape))
                 .is_err()
         );
     }

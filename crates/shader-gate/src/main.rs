@@ -1,9 +1,9 @@
 //! Says whether a change makes the shaders worse on hardware that is not there.
 //!
-//! Every shape of the assignment shader is compiled with Mesa's RADV for several generations of AMD GPUs, as wgpu would compile it,
+//! Every shape of the shaders that passes run is compiled with Mesa's RADV for several generations of AMD GPUs, as wgpu would compile it,
 //! and what the compiler says is compared with a committed baseline of that Mesa and with the targets.
 //!
-//! `shader-gate [--write-baseline] [--baselines FOLDER] [--only N_FEATURES,...] [--plant-regression]`
+//! `shader-gate [--write-baseline] [--baselines FOLDER] [--only N_FEATURES,...] [--plant-regression] [--assembly FOLDER]`
 //!
 //! Ends with 0 when nothing is worse, 9 when something is, 2 when it cannot tell. Without RADV it says so and ends with 0, or with 2 when
 //! `CLIENTELE_REQUIRE_GPU=1`.
@@ -17,9 +17,9 @@ mod vulkan;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use clientele_gpu::shaders::{Flaw, shipped};
+use clientele_gpu::shaders::Flaw;
 use compare::Failure;
-use measure::Row;
+use measure::{Kernel, Row};
 use vulkan::Compiler;
 
 /// What a family is called here, and by one Mesa or another.
@@ -47,6 +47,8 @@ struct Arguments {
     baselines: PathBuf,
     /// Only shapes with so many features.
     only: Option<Vec<usize>>,
+    /// Where each kernel's instructions are written.
+    assembly: Option<PathBuf>,
     /// Set by this program itself: a process compiles for one family, because the driver reads the environment once.
     family: Option<String>,
 }
@@ -68,6 +70,7 @@ fn arguments() -> Result<Arguments, String> {
         plants_regression: false,
         baselines: Path::new(env!("CARGO_MANIFEST_DIR")).join("baseline"),
         only: None,
+        assembly: None,
         family: None,
     };
     let mut given = std::env::args().skip(1);
@@ -81,6 +84,7 @@ fn arguments() -> Result<Arguments, String> {
                 let numbers: Result<_, _> = value()?.split(',').map(str::parse).collect();
                 arguments.only = Some(numbers.map_err(|error| format!("--only: {error}"))?);
             }
+            "--assembly" => arguments.assembly = Some(value()?.into()),
             "--family" => arguments.family = Some(value()?),
             other => return Err(format!("unknown argument `{other}`")),
         }
@@ -93,10 +97,9 @@ fn print_family(family: &str, arguments: &Arguments) -> Result<ExitCode, String>
     let compiler = Compiler::open()?;
     println!("{}", compiler.driver);
     let flaw = arguments.plants_regression.then_some(Flaw::DifferenceForm);
-    let shapes = shipped()
-        .into_iter()
-        .filter(|shape| is_wanted(arguments, shape.n_features));
-    for row in measure::all(&compiler, family, shapes, flaw)? {
+    let kernels = Kernel::shipped().filter(|kernel| is_wanted(arguments, kernel.n_features()));
+    let assembly = arguments.assembly.as_deref();
+    for row in measure::all(&compiler, family, kernels, flaw, assembly)? {
         println!("{row}");
     }
     Ok(ExitCode::SUCCESS)
@@ -181,6 +184,9 @@ fn measure_family(
             .env("RADV_FORCE_FAMILY", name)
             .env("VK_DRIVER_FILES", driver)
             .env("VK_ICD_FILENAMES", driver);
+        if let Some(folder) = &arguments.assembly {
+            command.arg("--assembly").arg(folder);
+        }
         if let Some(only) = &arguments.only {
             let only: Vec<String> = only.iter().map(usize::to_string).collect();
             command.args(["--only", &only.join(",")]);
@@ -225,9 +231,10 @@ fn print_summary(mesa: &str, rows: &[Row]) {
         "{mesa}: vector instructions a term (row x centroid x feature) and a sum, registers, waves, spills, scratch"
     );
     for row in rows {
-        if ["d=8", "d=16", "d=32", "d=64", "d=128", "d=1000"].contains(&row.shape.as_str()) {
+        let n_features = row.n_features().unwrap_or(0);
+        if [8, 16, 32, 64, 128, 1_000].contains(&n_features) && !row.shape.ends_with("labels") {
             println!(
-                "{:10} {:7} {:6.3} {:5.2} {:4} {:3} {:3} {:3}",
+                "{:10} {:15} {:6.3} {:5.2} {:4} {:3} {:3} {:3}",
                 row.family,
                 row.shape,
                 row.vector_a_term,

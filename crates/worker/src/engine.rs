@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use clientele_gpu::{Fault, GpuBackend, GpuPass, OpenError, OpenOptions};
-use clientele_kmeans::cpu::{CpuBackend, Kernel};
+use clientele_kmeans::cpu::{CpuBackend, Kernel, Travel};
 use clientele_kmeans::{Backend, BackendError, Block, Centroids, Partial};
 use clientele_protocol::RowsBy;
 
@@ -224,12 +224,19 @@ impl Engine {
 }
 
 impl Gpu {
-    /// A pass on behalf of `candidates` begins.
+    /// A pass on behalf of `candidates` begins, on what earlier ones have left if there is the `travel` of the only one.
     ///
     /// # Errors
     /// As [`GpuBackend::begin`].
-    pub fn begin(&self, candidates: &[Centroids]) -> Result<GpuPass<'_>, BackendError> {
-        self.backend.begin(candidates)
+    pub fn begin(
+        &self,
+        candidates: &[Centroids],
+        travel: Option<&Travel>,
+    ) -> Result<GpuPass<'_>, BackendError> {
+        match travel {
+            Some(travel) => self.backend.begin_remembering(travel),
+            None => self.backend.begin(candidates),
+        }
     }
 }
 

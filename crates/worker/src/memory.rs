@@ -103,6 +103,20 @@ impl PassMemory {
         }
     }
 
+    /// How far the centroids of a pass have come, if GPUs may go by that too: one candidate is left, and rows may be left out.
+    pub fn travel_of_last(
+        &self,
+        ids: &[CandidateId],
+        centroids: &[Centroids],
+    ) -> Option<Arc<Travel>> {
+        let ([id], [centroids], true) = (ids, centroids, self.prunes) else {
+            return None;
+        };
+        let travel = self.lock().candidates.get(id)?.travel.clone();
+        // Another pass may have begun meanwhile.
+        (travel.centroids() == centroids).then_some(travel)
+    }
+
     /// Takes what is remembered of a block, for as many of `ids` as there is room for; put back after the pass.
     pub fn take(&self, block: BlockId, ids: &[CandidateId], n_rows: usize) -> Vec<Remembered> {
         let mut state = self.lock();

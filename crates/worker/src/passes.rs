@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use clientele_data::DataError;
 use clientele_data::ingest::GridBlock;
-use clientele_kmeans::cpu::{BlockMemory, Effort};
+use clientele_kmeans::cpu::{BlockMemory, Effort, Travel};
 use clientele_kmeans::{BackendError, Centroids, Partial};
 use clientele_protocol::CandidateId;
 use rayon::prelude::*;
@@ -37,13 +37,15 @@ impl Worker {
                 .map(|c| Partial::zero(c.n_clusters(), c.n_features()))
                 .collect()
         };
+        let travel = self.memory.travel_of_last(ids, centroids);
+        let on_gpu = |gpu| self.pass_on_gpu(gpu, blocks, centroids, travel.as_deref(), &queue);
         let _passing = engine.passing();
         // GPUs take blocks from the end and the CPU from the front, so that each has much the same ones in every pass.
         let (by_cpu, by_gpus) = std::thread::scope(|scope| {
             let gpus: Vec<_> = engine
                 .gpus()
                 .into_iter()
-                .map(|gpu| scope.spawn(|| self.pass_on_gpu(gpu, blocks, centroids, &queue)))
+                .map(|gpu| scope.spawn(move || on_gpu(gpu)))
                 .collect();
             let by_cpu = match engine.cpu_helps() {
                 true => (0..self.resources.n_threads())
@@ -82,19 +84,21 @@ impl Worker {
         Ok(partials)
     }
 
-    /// Blocks from the end of the queue, as many as this GPU gets hold of. All or none of them count.
+    /// Blocks from the end of the queue, as many as this GPU gets hold of. All or none of them count. With the `travel` of the centroids, it
+    /// may leave out rows that cannot have changed.
     fn pass_on_gpu(
         &self,
         gpu: &Gpu,
         blocks: &Blocks,
         centroids: &[Centroids],
+        travel: Option<&Travel>,
         queue: &Queue,
     ) -> Result<ByGpu, DataError> {
         let engine = &self.resources.engine;
         let mut taken = Vec::new();
         let mut n_rows = 0;
         let mut run = || -> Result<Result<Vec<Partial>, BackendError>, DataError> {
-            let mut pass = match gpu.begin(centroids) {
+            let mut pass = match gpu.begin(centroids, travel) {
                 Ok(pass) => pass,
                 Err(error) => return Ok(Err(error)),
             };

@@ -81,6 +81,13 @@ impl Device for GpuDevice {
         }
     }
 
+    fn resident_bytes(&self, n_bytes: u64) -> u64 {
+        match self.backend.adapter().has_own_memory() {
+            true => 0,
+            false => n_bytes.min(self.backend.resident_limit_bytes()),
+        }
+    }
+
     fn forget_rows(&self) {
         self.backend.forget_all_but(&BTreeSet::new());
     }

@@ -26,7 +26,7 @@ pub(crate) struct AssignPipelines {
 pub(crate) struct Batch {
     pub plan: BatchPlan,
     candidates: wgpu::Buffer,
-    centroids: wgpu::Buffer,
+    pub centroids: wgpu::Buffer,
     pub totals: wgpu::Buffer,
     pub list: wgpu::Buffer,
     pub labels: Option<wgpu::Buffer>,
@@ -52,7 +52,8 @@ struct Params {
     first_cell_word: u32,
     label_stride: u32,
     n_features: u32,
-    padding: [u32; 3],
+    zero: u32,
+    padding: [u32; 2],
 }
 
 /// Groups of the table and candidates of the batch that meet in one dispatch.
@@ -133,7 +134,8 @@ impl AssignPipelines {
                 first_cell_word: to_u32(batch.plan.first_cell_word()),
                 label_stride: to_u32(meeting.label_stride),
                 n_features: to_u32(shape.n_features),
-                padding: [0; 3],
+                zero: 0,
+                padding: [0; 2],
             };
             gpu.queue
                 .write_buffer(&self.params, 0, bytemuck::bytes_of(&params));

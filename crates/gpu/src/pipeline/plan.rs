@@ -9,8 +9,8 @@ use crate::candidate::DeviceCandidate;
 use crate::shaders::{AssignShape, FEATURE_CHUNK};
 
 /// Cells in which a workgroup sums, and clusters it can sum there; as in the shader.
-const SLAB_CELLS: usize = 2_048;
-const MAX_SLAB_CLUSTERS: usize = 256;
+pub(crate) const SLAB_CELLS: usize = 2_048;
+pub(crate) const MAX_SLAB_CLUSTERS: usize = 256;
 
 /// Rows that run in step on most hardware: so many places for the sums of one feature, and they seldom queue.
 const SUBGROUP_ROWS: usize = 32;
@@ -35,7 +35,7 @@ const MAX_GROUPS: usize = 65_536;
 const LIST_BYTES: u64 = 32 << 20;
 
 /// Words in front of the rejections.
-pub(crate) const HEADER_WORDS: usize = 4;
+pub(crate) const HEADER_WORDS: usize = 8;
 
 /// Mesa's llvmpipe leaves every loop once an invocation has gone round this often in all, and tells nobody. Hardware has no such
 /// limit, and the self-test of hardware goes round more often.

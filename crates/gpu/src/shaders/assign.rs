@@ -1,7 +1,8 @@
 //! `shaders/assign.wgsl` for a number of features.
 
 use super::Flaw;
-use super::unroll::{Rows, Unrolled};
+use super::fill;
+use super::unroll::{Rows, Tracked, Unrolled};
 
 /// Centroids that a row is compared with in one sweep over the features; what is left over may be half as many.
 pub const CLUSTER_TILE: usize = 8;
@@ -13,7 +14,7 @@ const TILE_ROWS: usize = clientele_kmeans::LANES;
 const MAX_PAIR_FEATURES: usize = 32;
 
 /// Above this, the values of even one row no longer fit the registers of an invocation.
-const MAX_REGISTER_FEATURES: usize = 64;
+pub(super) const MAX_REGISTER_FEATURES: usize = 64;
 
 /// What the assignment shader is generated and compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -88,21 +89,11 @@ impl AssignShape {
                 Rows::InStorage
             },
             wants_labels: self.wants_labels,
+            reads_own_biases: self.lanes() == 2,
+            tracked: Tracked::Doubt,
             is_difference: flaw == Some(Flaw::DifferenceForm),
         };
-        let mut text = self.constants();
-        for line in template.lines() {
-            match line.trim_start().strip_prefix("//@ ") {
-                None => push_line(&mut text, "", line),
-                Some(what) => {
-                    let indent = &line[..line.len() - line.trim_start().len()];
-                    for inserted in unrolled.text(what).lines() {
-                        push_line(&mut text, indent, inserted);
-                    }
-                }
-            }
-        }
-        text
+        fill(self.constants(), template, &unrolled)
     }
 
     fn constants(&self) -> String {
@@ -136,13 +127,17 @@ impl AssignShape {
 const TEMPLATE: &str = include_str!("../../../../shaders/assign.wgsl");
 
 /// Every number of features up to 64, where each has its own unrolled text, and above that one of each kind of remainder and
-/// the ends; with labels and without.
-pub fn shipped() -> Vec<AssignShape> {
+/// the ends.
+pub fn shipped_features() -> impl Iterator<Item = usize> {
     let above = [
         65, 66, 67, 68, 69, 70, 71, 72, 96, 128, 256, 300, 1_000, 1_024, 4_096,
     ];
-    (1..=MAX_REGISTER_FEATURES)
-        .chain(above)
+    (1..=MAX_REGISTER_FEATURES).chain(above)
+}
+
+/// With labels and without.
+pub fn shipped() -> Vec<AssignShape> {
+    shipped_features()
         .flat_map(|n_features| {
             [false, true].map(|wants_labels| AssignShape {
                 n_features,
@@ -150,12 +145,4 @@ pub fn shipped() -> Vec<AssignShape> {
             })
         })
         .collect()
-}
-
-fn push_line(text: &mut String, indent: &str, line: &str) {
-    if !line.is_empty() {
-        text.push_str(indent);
-        text.push_str(line);
-    }
-    text.push('\n');
 }

@@ -1,6 +1,8 @@
-//! The unrolled pieces of `shaders/assign.wgsl`.
+//! The unrolled pieces of `shaders/assign.wgsl` and `shaders/remember.wgsl`.
 
 use std::fmt::{self, Write};
+
+use super::assign::CLUSTER_TILE;
 
 /// Features that are read and used together: the sums of a window are a multiple of them.
 pub const FEATURE_CHUNK: usize = 8;
@@ -14,6 +16,15 @@ pub(super) enum Rows {
     InStorage,
 }
 
+/// What is kept of the scores of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tracked {
+    /// The best, and whether another comes near.
+    Doubt,
+    /// The best two.
+    Second,
+}
+
 /// What the text is unrolled for.
 pub(super) struct Unrolled {
     pub n_features: usize,
@@ -23,6 +34,10 @@ pub(super) struct Unrolled {
     pub line: usize,
     pub rows: Rows,
     pub wants_labels: bool,
+    /// Each invocation reads the biases for itself, into registers of its own.
+    pub reads_own_biases: bool,
+    /// What is made of scores.
+    pub tracked: Tracked,
     /// Scores are squares of differences, to see that this is noticed.
     pub is_difference: bool,
 }
@@ -39,6 +54,7 @@ impl Unrolled {
             "value of a lane" => self.value_of_a_lane(&mut text),
             "is_row" => self.is_row(&mut text),
             "rows" => self.rows(&mut text),
+            "square" => self.square(&mut text),
             "tile of 8" => self.tile(&mut text, 8),
             "tile of 4" => self.tile(&mut text, 4),
             "write labels" => self.write_labels(&mut text),
@@ -60,7 +76,7 @@ impl Unrolled {
                 let idx = self.lane_idx(lane);
                 format!("sum_one(candidate, first_vector, {idx}u, label{lane});")
             }),
-            other => unreachable!("shaders/assign.wgsl asks for `{other}`"),
+            other => unreachable!("a template asks for `{other}`"),
         };
         // Writing to a string does not fail.
         written.unwrap_or_default();
@@ -107,11 +123,32 @@ impl Unrolled {
         Ok(())
     }
 
+    /// The square of a row's norm.
+    fn square(&self, out: &mut String) -> fmt::Result {
+        match self.rows {
+            Rows::InRegisters => {
+                writeln!(out, "var square = x0 * x0;")?;
+                for f in 1..self.n_features {
+                    writeln!(out, "square += x{f} * x{f};")?;
+                }
+                Ok(())
+            }
+            Rows::InStorage => {
+                writeln!(out, "var square = 0.0;")?;
+                writeln!(out, "for (var f = 0u; f < params.n_features; f += 1u) {{")?;
+                writeln!(out, "    let x = rows[first_vector + f * LINE];")?;
+                writeln!(out, "    square += x * x;")?;
+                writeln!(out, "}}")
+            }
+        }
+    }
+
     /// Scores of `width` clusters, then what they change about the best.
     fn tile(&self, out: &mut String, width: usize) -> fmt::Result {
         let vectors = width / 4;
         for v in 0..vectors {
-            writeln!(out, "let bias{v} = centroids[at + {v}u];")?;
+            let own = if self.reads_own_biases { " + zero" } else { "" };
+            writeln!(out, "let bias{v} = centroids[at + {v}u{own}];")?;
         }
         for j in 0..width {
             match self.is_difference {
@@ -140,7 +177,10 @@ impl Unrolled {
             }
             Rows::InStorage => self.features_from_storage(out, width)?,
         }
-        self.track(out, width)
+        match self.tracked {
+            Tracked::Doubt => self.track_doubt(out, width),
+            Tracked::Second => self.track_second(out, width),
+        }
     }
 
     fn features_from_storage(&self, out: &mut String, width: usize) -> fmt::Result {
@@ -213,10 +253,10 @@ impl Unrolled {
         Ok(())
     }
 
-    /// Best score, its cluster, and whether another comes near, a row at a time. Three bits of comparisons give the cluster:
-    /// conditions live in scalar registers on much hardware, and logic on them costs no vector instruction. Two clusters that are
-    /// near spoil the bits, but then the row is in doubt and its label means nothing.
-    fn track(&self, out: &mut String, width: usize) -> fmt::Result {
+    /// Best score, its tile, which of the tile's clusters it is, and whether another comes near, a row at a time. The place in the tile
+    /// is three conditions: these live in scalar registers on much hardware, and logic on them costs no vector instruction. Two clusters
+    /// that are near spoil them, but then the row is in doubt and its label means nothing.
+    fn track_doubt(&self, out: &mut String, width: usize) -> fmt::Result {
         for lane in self.lane_names() {
             let least = (0..width).fold(format!("best{lane}"), |least, j| {
                 format!("min({least}, s{j}{lane})")
@@ -237,20 +277,52 @@ impl Unrolled {
                     .map(|j| format!("n{j}"));
                 near.collect::<Vec<_>>().join(" | ")
             };
-            let bits: Vec<String> = (0..width.ilog2())
-                .map(|bit| format!("select(0u, {}u, {})", 1 << bit, any(&|j| j >> bit & 1 == 1)))
-                .collect();
-            writeln!(out, "    let nearest = {};", bits.join(" + "))?;
-            writeln!(
-                out,
-                "    label{lane} = select(label{lane}, nearest + first_cluster, {});",
-                any(&|_| true)
-            )?;
+            writeln!(out, "    let any = {};", any(&|_| true))?;
+            for bit in 0..CLUSTER_TILE.ilog2() {
+                let own = any(&|j| j >> bit & 1 == 1);
+                let own = if own.is_empty() { "false" } else { &own };
+                writeln!(
+                    out,
+                    "    bit{bit}{lane} = ({own}) | (bit{bit}{lane} & !any);"
+                )?;
+            }
+            writeln!(out, "    tile{lane} = select(tile{lane}, tile_idx, any);")?;
             writeln!(out, "    best{lane} = least;")?;
             writeln!(out, "    doubt{lane} = twice;")?;
             writeln!(out, "}}")?;
         }
         Ok(())
+    }
+
+    /// The best two scores of one row, the tile of the best, and which of the tile's clusters it is. Equal scores spoil the last, but then
+    /// the row is in doubt.
+    fn track_second(&self, out: &mut String, width: usize) -> fmt::Result {
+        writeln!(out, "{{")?;
+        writeln!(out, "    let before = best;")?;
+        for j in (0..width).step_by(2) {
+            let (a, b) = (format!("s{j}"), format!("s{}", j + 1));
+            writeln!(
+                out,
+                "    second = min(second, min(max({a}, {b}), max(best, min({a}, {b}))));"
+            )?;
+            writeln!(out, "    best = min(best, min({a}, {b}));")?;
+        }
+        writeln!(out, "    let is_better = best < before;")?;
+        for bit in 0..CLUSTER_TILE.ilog2() {
+            let own = (0..width).filter(|j| j >> bit & 1 == 1);
+            let own: Vec<String> = own.map(|j| format!("(s{j} <= best)")).collect();
+            let own = if own.is_empty() {
+                "false".to_owned()
+            } else {
+                own.join(" | ")
+            };
+            writeln!(
+                out,
+                "    bit{bit} = (is_better & ({own})) | (bit{bit} & !is_better);"
+            )?;
+        }
+        writeln!(out, "    tile = select(tile, tile_idx, is_better);")?;
+        writeln!(out, "}}")
     }
 
     fn write_labels(&self, out: &mut String) -> fmt::Result {

@@ -4,3 +4,4 @@ mod faults;
 mod parity;
 mod passes;
 mod problem;
+mod remember;

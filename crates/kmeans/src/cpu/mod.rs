@@ -22,7 +22,7 @@ use lanes::Scalar;
 use shorts::PlainShorts;
 
 pub use memory::{BlockMemory, Effort};
-pub use travel::Travel;
+pub use travel::{Travel, TravelUnits};
 
 /// Instruction sets that the kernels are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,6 +15,32 @@ const ROUND_UP: f64 = 1.0 + 1e-12;
 /// Numbers epochs, so that no bound is ever held against a travel it does not come from. 0 is that of no bounds.
 static EPOCHS: AtomicU64 = AtomicU64::new(1);
 
+/// How far centroids have come, in whole units: for bounds that are kept elsewhere than in a [`BlockMemory`](super::BlockMemory).
+///
+/// A row that has a gap of g grid steps to any other centroid than its own may be given the bound `of_cluster[label].0 + floor(g / unit)`,
+/// g rounded down by 2^-20 of it at least. It need not be looked at while `of_cluster[label].1` is below that. Of many rows, let `left` be
+/// the least difference of the two: none need be looked at while `most` is below what it is now plus `left`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TravelUnits {
+    /// Bounds of another epoch mean nothing.
+    pub epoch: u64,
+    /// Moves of the centroids in this epoch. Bounds of a later one mean nothing.
+    pub n_steps: u64,
+    /// Grid steps in a unit.
+    pub unit: f64,
+    /// [n_clusters] how much the gap of a row of each cluster may have shrunk since the epoch began, rounded down and rounded up.
+    pub of_cluster: Vec<(u16, u16)>,
+    /// As `of_cluster`, of a row that may have belonged to any cluster, rounded down.
+    pub most: u16,
+    /// What the last move added to `most` before it was rounded; infinite before the first.
+    pub last: f64,
+}
+
+impl TravelUnits {
+    /// The widest gap there can be at the start of an epoch.
+    pub const WIDEST_GAP: f64 = UNITS_OF_WIDEST_GAP;
+}
+
 /// The centroids of one candidate from pass to pass, and how far they have come.
 #[derive(Clone)]
 pub struct Travel {
@@ -32,6 +58,8 @@ pub struct Travel {
     pub(super) shrunk: Vec<f64>,
     /// As `shrunk`, of a row that may have belonged to any cluster.
     pub(super) most_shrunk: f64,
+    /// What the last move added to `most_shrunk`; infinite before the first.
+    last_shrunk: f64,
     /// [n_clusters] `shrunk` in units, as it is and rounded up.
     pub(super) shrunk_units: Vec<(f32, u16)>,
 }
@@ -48,6 +76,7 @@ impl Travel {
             unit: 1.0,
             shrunk: Vec::new(),
             most_shrunk: 0.0,
+            last_shrunk: f64::INFINITY,
             shrunk_units: Vec::new(),
         };
         travel.begin_epoch();
@@ -57,6 +86,21 @@ impl Travel {
     /// Where the centroids are.
     pub fn centroids(&self) -> &Centroids {
         &self.centroids
+    }
+
+    /// How far they have come.
+    pub fn units(&self) -> TravelUnits {
+        let units = self.shrunk.iter().map(|shrunk| shrunk / self.unit);
+        TravelUnits {
+            epoch: self.epoch,
+            n_steps: self.n_steps,
+            unit: self.unit,
+            of_cluster: units
+                .map(|units| (units as u16, units.ceil() as u16))
+                .collect(),
+            most: self.most_units() as u16,
+            last: self.last_shrunk / self.unit,
+        }
     }
 
     pub(super) fn packed(&self) -> &PackedCentroids {
@@ -80,6 +124,7 @@ impl Travel {
         self.packed = PackedCentroids::new(to, self.widths);
         self.centroids = to.clone();
         if !same_shape {
+            self.last_shrunk = f64::INFINITY;
             return self.begin_epoch();
         }
         self.n_steps += 1;
@@ -91,6 +136,7 @@ impl Travel {
                 second = step;
             }
         }
+        self.last_shrunk = first + first;
         self.most_shrunk = (self.most_shrunk + first + first) * ROUND_UP;
         for (idx, (shrunk, step)) in self.shrunk.iter_mut().zip(steps).enumerate() {
             let other = if idx == first_idx { second } else { first };
@@ -144,6 +190,12 @@ mod tests {
                 true,
             );
             assert!(travel.most_units() <= LAST_UNIT);
+            let units = travel.units();
+            assert!(f64::from(units.most) <= travel.most_units());
+            let is_between = |((low, high), real): (&(u16, u16), &f64)| {
+                f64::from(*low) <= real / units.unit && real / units.unit <= f64::from(*high)
+            };
+            assert!(units.of_cluster.iter().zip(&travel.shrunk).all(is_between));
             n_epochs += usize::from(travel.epoch != last);
             last = travel.epoch;
         }
