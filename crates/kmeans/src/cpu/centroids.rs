@@ -8,6 +8,9 @@ use std::collections::HashMap;
 /// Centroids scored together, at most.
 pub(super) const MAX_PANEL_WIDTH: usize = 8;
 
+/// A rounding of an `f32` is this share of it at most.
+const UNIT: f64 = f32::EPSILON as f64 / 2.0;
+
 /// Centroids that a kernel scores together: as many as leave their scores in registers, at most [`MAX_PANEL_WIDTH`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PanelWidths {
@@ -32,6 +35,8 @@ pub(super) struct PackedCentroids {
     pub(super) shorts: Option<ShortCentroids>,
     /// Largest Euclidean norm, rounded up.
     max_norm: f64,
+    /// See [`error_of_square`].
+    of_square: [f64; 3],
 }
 
 /// Up to [`MAX_PANEL_WIDTH`] centroids.
@@ -85,6 +90,7 @@ impl PackedCentroids {
             biases,
             shorts,
             max_norm,
+            of_square: error_of_square(distinct.n_features(), max_norm),
             distinct,
             n_clusters,
             index_of,
@@ -164,10 +170,9 @@ impl PackedCentroids {
     /// is above the best one. The gap itself is a rounded difference, but rounding is monotone: a true gap of at most a bound that is
     /// an `f32` is never rounded above it. The bound is computed in `f64` and rounded up.
     pub(super) fn certain_gap(&self, row_norm: f32) -> f32 {
-        let unit = f64::from(f32::EPSILON) / 2.0;
         let n_roundings = (self.distinct.n_features() + 3) as f64;
         let size = self.max_norm * (f64::from(row_norm) + self.max_norm / 2.0);
-        let bound = 2.0 * n_roundings * unit * size * (1.0 + 1e-12);
+        let bound = 2.0 * n_roundings * UNIT * size * (1.0 + 1e-12);
         (bound as f32).next_up()
     }
 
@@ -176,18 +181,28 @@ impl PackedCentroids {
     /// The square of a distance is `|x|^2 + 2 score`. With X, C and u as in [`PackedCentroids::certain_gap`], `|x|^2` carries d roundings
     /// and is off by `(d + 2) u X^2` at most, twice a score by `2 (d + 3) u (X C + C^2 / 2)`, and the two additions of what is then made of
     /// them round numbers below `2 (X + C)^2`. A root is half an ulp off, below `u (X + C) 2`, and so is the difference of two.
+    #[inline(always)]
     pub(super) fn distance_error(&self, row_norm: f32) -> DistanceError {
-        let unit = f64::from(f32::EPSILON) / 2.0;
-        let n_features = self.distinct.n_features() as f64;
-        let (x, c) = (f64::from(row_norm), self.max_norm);
-        let of_square = (n_features + 2.0) * x * x
-            + 2.0 * (n_features + 3.0) * c * (x + c / 2.0)
-            + 4.0 * (x + c) * (x + c);
+        let [constant, linear, square] = self.of_square;
+        let x = f64::from(row_norm);
+        let of_square = (square * x + linear) * x + constant;
+        let of_root = 8.0 * UNIT * (x + self.max_norm);
         DistanceError {
-            of_square: ((unit * of_square * (1.0 + 1e-6)) as f32).next_up(),
-            of_root: ((8.0 * unit * (x + c)) as f32).next_up(),
+            of_square: (of_square as f32).next_up(),
+            of_root: (of_root as f32).next_up(),
         }
     }
+}
+
+/// By powers of the norm of a row, the error of a squared distance: the terms of [`PackedCentroids::distance_error`], in order.
+fn error_of_square(n_features: usize, max_norm: f64) -> [f64; 3] {
+    let (d, c) = (n_features as f64, max_norm);
+    let unit = UNIT * (1.0 + 1e-6);
+    [
+        unit * (d + 3.0 + 4.0) * c * c,
+        unit * (2.0 * (d + 3.0) + 8.0) * c,
+        unit * (d + 2.0 + 4.0),
+    ]
 }
 
 /// See [`PackedCentroids::distance_error`].

@@ -15,8 +15,11 @@ use super::travel::Travel;
 use crate::block::SEGMENT_ROWS;
 use crate::{Block, LANES, Partial};
 
-/// Taken off a bound for the roundings of turning a gap into units: ulps of `f32` at 2^16 are 2^-7.
-const UNIT_ROUNDING: f32 = 0.05;
+/// Taken off a bound for what is rounded when a gap is turned into units: a half for the whole number nearest, one for the travel that is
+/// rounded up, and for ulps of `f32` at 2^16, which are 2^-7.
+const UNIT_ROUNDINGS: f32 = 1.55;
+/// Added to a number from 0 to 65,535 this leaves it, rounded to nearest, in the low 16 bits.
+const WHOLE: f32 = 8_388_608.0;
 /// 16 bits, each with a half.
 const CLASSES_A_CLUSTER: u32 = 36;
 
@@ -102,7 +105,7 @@ impl BlockMemory {
         let classes: Vec<u32> = (0..block.n_rows())
             .map(|row_idx| {
                 let label = self.labels[row_idx];
-                let (_, shrunk) = travel.shrunk_units[usize::from(label)];
+                let shrunk = travel.shrunk_units[usize::from(label)];
                 let left = u32::from(self.bounds.of_row[row_idx].saturating_sub(shrunk));
                 let n_bits = u32::BITS - left.leading_zeros();
                 let half = (left << 1 >> n_bits.saturating_sub(1)) & 1;
@@ -237,7 +240,7 @@ impl Remembering<'_> {
                 }
                 let mut left = of_rows[tile_idx];
                 for (left, label) in left.iter_mut().zip(&labels[tile_idx]) {
-                    *left = left.saturating_sub(shrunk[usize::from(*label)].1);
+                    *left = left.saturating_sub(shrunk[usize::from(*label)]);
                 }
                 let (mut least, mut n_unsafe) = (u16::MAX, 0);
                 for left in left {
@@ -275,7 +278,7 @@ impl Remembering<'_> {
             return;
         }
         let per_unit = (1.0 / travel.unit) as f32;
-        let (slop, rounding) = (error.of_square, error.of_root * per_unit + UNIT_ROUNDING);
+        let (slop, rounding) = (error.of_square, error.of_root * per_unit + UNIT_ROUNDINGS);
         // In steps that vectorise, each for all lanes.
         let mut gaps = [0f32; LANES];
         for (lane, gap) in gaps.iter_mut().enumerate() {
@@ -283,17 +286,15 @@ impl Remembering<'_> {
             let far = scores.squares[lane] + 2.0 * scores.second[lane] - slop;
             *gap = far.max(0.0).sqrt() - near.max(0.0).sqrt();
         }
-        let mut shrunk = [(0f32, 0u16); LANES];
-        for (shrunk, label) in shrunk.iter_mut().zip(labels) {
-            *shrunk = travel.shrunk_units[usize::from(*label)];
+        let mut left = [0u16; LANES];
+        for (left, gap) in left.iter_mut().zip(gaps) {
+            let units = (gap * per_unit - rounding).clamp(0.0, 65_535.0);
+            // The low bits of the sum are the whole number nearest, in one addition: a cast would ask after NaN.
+            *left = (units + WHOLE).to_bits() as u16;
         }
-        let mut bounds = [u16::MAX; LANES];
-        let mut left = [u16::MAX; LANES];
-        for lane in 0..LANES {
-            let units = shrunk[lane].0 + gaps[lane].max(0.0) * per_unit - rounding;
-            // In range, so that the conversion is one instruction; it rounds down.
-            bounds[lane] = units.clamp(0.0, 65_535.0) as i32 as u16;
-            left[lane] = bounds[lane].saturating_sub(shrunk[lane].1);
+        let mut bounds = left;
+        for (bound, label) in bounds.iter_mut().zip(labels) {
+            *bound = bound.saturating_add(travel.shrunk_units[usize::from(*label)]);
         }
         own.of_row[at..at + LANES].fill(u16::MAX);
         own.of_row[at..][..n_rows].copy_from_slice(&bounds[..n_rows]);

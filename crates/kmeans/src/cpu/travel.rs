@@ -60,8 +60,8 @@ pub struct Travel {
     pub(super) most_shrunk: f64,
     /// What the last move added to `most_shrunk`; infinite before the first.
     last_shrunk: f64,
-    /// [n_clusters] `shrunk` in units, as it is and rounded up.
-    pub(super) shrunk_units: Vec<(f32, u16)>,
+    /// [n_clusters] `shrunk` in units, rounded up.
+    pub(super) shrunk_units: Vec<u16>,
 }
 
 impl Travel {
@@ -162,8 +162,7 @@ impl Travel {
 
     pub(super) fn count_units(&mut self) {
         let units = self.shrunk.iter().map(|shrunk| shrunk / self.unit);
-        let rounded = units.map(|units| (units as f32, units.ceil() as u16));
-        self.shrunk_units = rounded.collect();
+        self.shrunk_units = units.map(|units| units.ceil() as u16).collect();
     }
 
     /// `most_shrunk` in units.
