@@ -3,7 +3,7 @@
 usage: halving.py TABLE... [--binary PATH] [--seeds 6] [--starts 4,8,16] [-- FLAGS OF clientele fit]
 
 Prints the work that is left (passes x clusters) with twins fitted once and with starts given up as well, how often the best start of
-a k is given up, and how much higher the inertia is then: the figures of docs/decisions/0010-successive-halving.md.
+a k is given up, and how much higher the inertia is then: the figures of docs/decisions/0011-successive-halving.md.
 """
 
 import argparse

@@ -4,7 +4,7 @@
 //! Plain halving gives up whoever is in the worse half, and in k-means that half holds the later winner of one k in three. So one of the
 //! worse half is only given up if it would end above where the leader stands now even if every round it has left lowered its inertia as
 //! much as the last one did. Decreases shrink from round to round as a rule, though not always: what that may lose is measured in
-//! `docs/decisions/0010-successive-halving.md`.
+//! `docs/decisions/0011-successive-halving.md`.
 //!
 //! All numbers are exact integers of a pass over all rows, so that every machine gives up the same starts at the same time.
 

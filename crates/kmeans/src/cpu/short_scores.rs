@@ -16,7 +16,7 @@ const LONGEST: f64 = 32_704.0;
 /// Roundings of a half each, up to this many, stay within that room. Above, the rounded rows of a group leave the first-level cache.
 pub(super) const MAX_FEATURES: usize = 256;
 /// Below, rounding the rows costs more than it saves.
-pub(super) const MIN_CLUSTERS: usize = 6;
+pub(super) const MIN_CLUSTERS: usize = 3;
 /// Rows are scaled by 2^0 to 2^-12: grid values are below 2^22, so that rows of [`MAX_FEATURES`] of them are shorter than 2^26.
 const N_SCALES: usize = 13;
 
