@@ -121,7 +121,7 @@ fn injected_kernel() -> Result<Option<Kernel>, Failure> {
     let available = Kernel::available();
     let found = available
         .iter()
-        .find(|kernel| format!("{kernel:?}").eq_ignore_ascii_case(&wanted));
+        .find(|kernel| format!("{kernel:?}").eq_ignore_ascii_case(&wanted.replace("-", "")));
     found.copied().map(Some).ok_or_else(|| {
         Failure::usage(format!(
             "CLIENTELE_KERNEL={wanted} is not a kernel of this processor; there are {available:?}"

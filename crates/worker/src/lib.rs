@@ -147,6 +147,11 @@ impl Worker {
         &self.job
     }
 
+    /// Whether it may compute on GPUs.
+    pub fn has_gpus(&self) -> bool {
+        !self.resources.engine.gpus().is_empty()
+    }
+
     /// Shards whose rows are on the grid here.
     pub fn resident(&self) -> Vec<ShardId> {
         let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
