@@ -13,6 +13,11 @@ use clientele_protocol::CandidateId;
 /// than this share of the rows moved in a pass.
 const CALM_SHARE: f64 = 0.05;
 
+/// Where more than this share of the rows must be looked at although they have bounds, these cost more than they save: then so many passes
+/// are made without.
+const UNSAFE_SHARE: f64 = 0.5;
+const RESTING_PASSES: u32 = 4;
+
 /// Rows are put in the order of their bounds once this many passes' worth of them was read for nothing, because they shared a tile with a row
 /// that had to be looked at: about what it costs to do so.
 const WASTE_BEFORE_ORDERING: f64 = 3.0;
@@ -38,6 +43,11 @@ struct Candidate {
     /// Since the centroids last moved.
     n_rows: u64,
     n_moved: u64,
+    n_unsafe: u64,
+    /// Passes in a row that kept bounds; from the second on there are some to go by.
+    n_bounded: u32,
+    /// Passes to go before bounds are kept again.
+    n_resting: u32,
     /// Rows read for nothing since they were last put in order.
     n_wasted: f64,
 }
@@ -93,12 +103,15 @@ impl PassMemory {
                 blocks: HashMap::new(),
                 n_rows: 0,
                 n_moved: 0,
+                n_unsafe: 0,
+                n_bounded: 0,
+                n_resting: 0,
                 n_wasted: 0.0,
             });
             if candidate.travel.centroids() != centroids {
-                let is_calm = candidate.n_moved as f64 <= CALM_SHARE * candidate.n_rows as f64;
-                Arc::make_mut(&mut candidate.travel).advance(centroids, self.prunes && is_calm);
-                (candidate.n_rows, candidate.n_moved) = (0, 0);
+                let keeps_bounds = self.prunes && candidate.bounds_pay();
+                Arc::make_mut(&mut candidate.travel).advance(centroids, keeps_bounds);
+                (candidate.n_rows, candidate.n_moved, candidate.n_unsafe) = (0, 0, 0);
             }
         }
     }
@@ -174,6 +187,7 @@ impl PassMemory {
         if let Some(candidate) = self.lock().candidates.get_mut(&id) {
             candidate.n_rows += done.n_rows as u64;
             candidate.n_moved += done.n_moved;
+            candidate.n_unsafe += done.effort.n_unsafe_rows;
             let n_read = (done.effort.n_tiles_read * LANES as u64) as f64;
             let n_needed = done.effort.n_unsafe_rows as f64 * (1.0 + UNAVOIDABLE);
             candidate.n_wasted += (n_read - n_needed).max(0.0);
@@ -220,7 +234,63 @@ impl PassMemory {
 }
 
 impl Candidate {
+    /// Whether the next pass should keep bounds, going by the last.
+    fn bounds_pay(&mut self) -> bool {
+        let share = |n: u64| n as f64 / self.n_rows.max(1) as f64;
+        if self.n_bounded > 1 && share(self.n_unsafe) > UNSAFE_SHARE {
+            self.n_resting = RESTING_PASSES;
+        }
+        let is_calm = self.n_rows > 0 && share(self.n_moved) <= CALM_SHARE;
+        let pay = is_calm && self.n_resting == 0;
+        self.n_bounded = if pay { self.n_bounded + 1 } else { 0 };
+        self.n_resting = self.n_resting.saturating_sub(1);
+        pay
+    }
+
     fn n_bytes(&self) -> u64 {
         self.blocks.values().map(|slot| slot.n_bytes).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether each of ten passes after the first keeps bounds, when `n_moved` of 1,000 rows move in each, and `n_unsafe` of those that have
+    /// bounds must be looked at.
+    fn kept(n_moved: u64, n_unsafe: u64) -> Vec<bool> {
+        let cpu = CpuBackend::new();
+        let mut candidate = Candidate {
+            travel: Arc::new(cpu.travel(Centroids::new(1, vec![0]))),
+            blocks: HashMap::new(),
+            n_rows: 0,
+            n_moved: 0,
+            n_unsafe: 0,
+            n_bounded: 0,
+            n_resting: 0,
+            n_wasted: 0.0,
+        };
+        assert!(!candidate.bounds_pay(), "nothing is known yet");
+        let passes = (0..10).map(|_| {
+            candidate.n_rows = 1_000;
+            candidate.n_moved = n_moved;
+            candidate.n_unsafe = if candidate.n_bounded > 1 {
+                n_unsafe
+            } else {
+                1_000
+            };
+            candidate.bounds_pay()
+        });
+        passes.collect()
+    }
+
+    #[test]
+    fn bounds_are_kept_while_they_pay() {
+        assert_eq!(kept(10, 100), [true; 10]);
+        assert_eq!(kept(51, 100), [false; 10]);
+        let rests = [
+            true, true, false, false, false, false, true, true, false, false,
+        ];
+        assert_eq!(kept(10, 501), rests);
     }
 }

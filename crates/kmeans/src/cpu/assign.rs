@@ -19,8 +19,11 @@ const SEGMENT_BYTES: usize = 256 << 10;
 /// Tiles that are fetched ahead of those being scored, into the second-level cache; in the first they would push each other out.
 const TILES_AHEAD: usize = 9;
 
-/// Where more than one row in so many is scored twice, scoring once in `f32` is cheaper.
-const MOST_IN_DOUBT: u64 = 8;
+/// Where more than one row in so many is scored twice, scoring once in `f32` is cheaper: that depends on how much 16-bit products save,
+/// which grows with the clusters.
+fn most_in_doubt(n_clusters: usize) -> u64 {
+    (256 / n_clusters as u64).clamp(8, 64)
+}
 
 /// One candidate's part in a sweep over a block.
 pub(super) struct Assignment<'a> {
@@ -31,6 +34,7 @@ pub(super) struct Assignment<'a> {
     n_scored: u64,
     /// In `f32`, since 16-bit products left them in doubt.
     n_scored_again: u64,
+    most_in_doubt: u64,
 }
 
 impl<'a> Assignment<'a> {
@@ -41,13 +45,14 @@ impl<'a> Assignment<'a> {
             n_rechecked: 0,
             n_scored: 0,
             n_scored_again: 0,
+            most_in_doubt: most_in_doubt(centroids.distinct().n_clusters()),
         }
     }
 
     /// The centroids as pairs, unless too many rows of this block have been left in doubt.
     #[inline(always)]
     fn shorts_that_pay(&self) -> Option<&'a ShortCentroids> {
-        let too_many = self.n_scored / MOST_IN_DOUBT + 128;
+        let too_many = self.n_scored / self.most_in_doubt + 64;
         let shorts = self.centroids.shorts.as_ref();
         shorts.filter(|_| self.n_scored_again <= too_many)
     }
