@@ -36,7 +36,7 @@ fn print_text(kernels: &[(Kernel, bool)], adapters: &Adapters) {
     for (nth, (kernel, right)) in kernels.iter().enumerate() {
         let used = if nth == 0 { ", used" } else { "" };
         println!(
-            "  {:<10} self-test {}{used}",
+            "  {:<15} self-test {}{used}",
             name(*kernel),
             verdict(*right)
         );
