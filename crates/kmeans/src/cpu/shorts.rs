@@ -117,7 +117,7 @@ impl<L: Lanes> Shorts for PlainShorts<L> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, target_arch = "x86_64"))]
 pub(super) mod tests {
     use super::*;
 
