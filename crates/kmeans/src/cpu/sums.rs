@@ -11,7 +11,7 @@ pub(super) struct Rows {
     /// A tile turned into rows: [LANES x n_chunks] of sixteen features, the last filled up with zeros.
     exact: Vec<[i32; LANES]>,
     n_chunks: usize,
-    /// A group of tiles as pairs: see [`super::shorts::round_rows`].
+    /// A group of tiles as pairs: see [`super::short_scores::round_rows`].
     pub(super) rounded: Vec<[i32; LANES]>,
     /// Of the assignment at work.
     pub(super) pending: Pending,
