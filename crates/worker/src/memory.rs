@@ -98,16 +98,9 @@ impl PassMemory {
             stays
         });
         for (id, centroids) in ids.iter().zip(centroids) {
-            let candidate = candidates.entry(*id).or_insert_with(|| Candidate {
-                travel: Arc::new(cpu.travel(centroids.clone())),
-                blocks: HashMap::new(),
-                n_rows: 0,
-                n_moved: 0,
-                n_unsafe: 0,
-                n_bounded: 0,
-                n_resting: 0,
-                n_wasted: 0.0,
-            });
+            let candidate = candidates
+                .entry(*id)
+                .or_insert_with(|| Candidate::new(cpu.travel(centroids.clone())));
             if candidate.travel.centroids() != centroids {
                 let keeps_bounds = self.prunes && candidate.bounds_pay();
                 Arc::make_mut(&mut candidate.travel).advance(centroids, keeps_bounds);
@@ -234,6 +227,19 @@ impl PassMemory {
 }
 
 impl Candidate {
+    fn new(travel: Travel) -> Self {
+        Self {
+            travel: Arc::new(travel),
+            blocks: HashMap::new(),
+            n_rows: 0,
+            n_moved: 0,
+            n_unsafe: 0,
+            n_bounded: 0,
+            n_resting: 0,
+            n_wasted: 0.0,
+        }
+    }
+
     /// Whether the next pass should keep bounds, going by the last.
     fn bounds_pay(&mut self) -> bool {
         let share = |n: u64| n as f64 / self.n_rows.max(1) as f64;
@@ -260,16 +266,7 @@ mod tests {
     /// bounds must be looked at.
     fn kept(n_moved: u64, n_unsafe: u64) -> Vec<bool> {
         let cpu = CpuBackend::new();
-        let mut candidate = Candidate {
-            travel: Arc::new(cpu.travel(Centroids::new(1, vec![0]))),
-            blocks: HashMap::new(),
-            n_rows: 0,
-            n_moved: 0,
-            n_unsafe: 0,
-            n_bounded: 0,
-            n_resting: 0,
-            n_wasted: 0.0,
-        };
+        let mut candidate = Candidate::new(cpu.travel(Centroids::new(1, vec![0])));
         assert!(!candidate.bounds_pay(), "nothing is known yet");
         let passes = (0..10).map(|_| {
             candidate.n_rows = 1_000;
