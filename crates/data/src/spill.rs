@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use clientele_kmeans::{Block, LANES, Tiles};
+use clientele_kmeans::{Block, LANES, TileRoom, Tiles};
 
 use crate::DataError;
 use crate::ingest::GridBlock;
@@ -42,10 +42,10 @@ pub(crate) struct Room {
 /// The bytes of a block, and their checksum.
 pub(crate) fn encode(block: &GridBlock) -> (Vec<u8>, Checksum) {
     let mut checksum = Checksum::default();
-    let tiles = block.block.tiles();
-    let mut bytes = vec![0; tiles.len() / LANES * LANE_BYTES];
+    let n_tiles = block.block.n_rows().div_ceil(LANES);
+    let mut bytes = vec![0; n_tiles * block.block.n_features() * LANE_BYTES];
     vectors::run(Encode {
-        tiles,
+        block: &block.block,
         out: &mut bytes,
     });
     vectors::run(Sum {
@@ -76,7 +76,7 @@ fn append<const N: usize>(
 
 /// Packs grid values.
 struct Encode<'a> {
-    tiles: &'a [f32],
+    block: &'a Block,
     out: &'a mut [u8],
 }
 
@@ -85,15 +85,18 @@ impl Vectorised for Encode<'_> {
 
     #[inline(always)]
     fn run(self) {
-        let (lanes, _) = self.tiles.as_chunks::<LANES>();
+        let mut room = TileRoom::default();
         let (packed, _) = self.out.as_chunks_mut::<LANE_BYTES>();
-        for (lanes, packed) in lanes.iter().zip(packed) {
-            let (low, high) = packed.split_at_mut(LANES * 2);
-            let (low, _) = low.as_chunks_mut::<2>();
-            for lane in 0..LANES {
-                let bits = (lanes[lane] + LIFT).to_bits();
-                low[lane] = (bits as u16).to_le_bytes();
-                high[lane] = (bits >> 16) as u8;
+        let packed = packed.chunks_exact_mut(self.block.n_features());
+        for (tile_idx, packed) in packed.enumerate() {
+            for (lanes, packed) in self.block.tile(tile_idx, &mut room).iter().zip(packed) {
+                let (low, high) = packed.split_at_mut(LANES * 2);
+                let (low, _) = low.as_chunks_mut::<2>();
+                for lane in 0..LANES {
+                    let bits = (lanes[lane] + LIFT).to_bits();
+                    low[lane] = (bits as u16).to_le_bytes();
+                    high[lane] = (bits >> 16) as u8;
+                }
             }
         }
     }

@@ -12,6 +12,9 @@ use crate::upload::{Room, RoomRequest};
 /// Resident blocks that are handed over together: few enough to keep the device busy while more are added.
 const RUN_BLOCKS: usize = 64;
 
+/// Tiles that are put together before they are copied: few enough to stay in a cache.
+const FILL_TILES: usize = 32;
+
 /// A pass in progress: candidates on one side, any number of blocks on the other. Sums stay on the device until [`GpuPass::finish`].
 ///
 /// Dropped unfinished, it is forgotten.
@@ -144,18 +147,24 @@ impl Drop for GpuPass<'_> {
 
 /// Copies the tiles that there is room for, then their norms. The error is what the driver said.
 fn fill(room: &Room, block: &Block) -> Result<(), String> {
-    let tile_len = LANES * block.n_features();
-    let tiles = &block.tiles()[room.tiles.start * tile_len..room.tiles.end * tile_len];
-    let norms = &block.tile_norms()[room.tiles.clone()];
     let mut at = 0;
-    for values in [tiles, norms] {
+    let mut put = |values: &[f32]| {
         let bytes: &[u8] = bytemuck::cast_slice(values);
         let end = at + bytes.len() as u64;
-        room.staging
-            .get_mapped_range_mut(at..end)
+        let place = room.staging.get_mapped_range_mut(at..end);
+        place
             .map_err(|error| error.to_string())?
             .copy_from_slice(bytes);
         at = end;
+        Ok::<_, String>(())
+    };
+    let tile_len = LANES * block.n_features();
+    let mut values = vec![0.0; FILL_TILES.min(room.tiles.len()) * tile_len];
+    for first in room.tiles.clone().step_by(FILL_TILES) {
+        let tiles = first..room.tiles.end.min(first + FILL_TILES);
+        let values = &mut values[..tiles.len() * tile_len];
+        block.copy_tiles(tiles, values);
+        put(values)?;
     }
-    Ok(())
+    put(&block.tile_norms()[room.tiles.clone()])
 }

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::cpu::{Vectorised, vectorised};
+use crate::split::{Columns, Shape, Split};
 use crate::{BLOCK_ROWS, GRID_LIMIT, LANES, MAX_FEATURES, Tiles};
 
 /// Up to [`BLOCK_ROWS`] rows on the grid: rectangular and in range by construction.
 ///
-/// Rows lie in tiles of [`LANES`] rows: value `f` of row `r` is at `(r / LANES * n_features + f) * LANES + r % LANES`. The last
-/// tile is filled up with zeros. The same bytes go to the CPU kernels and to the GPU.
+/// Rows lie in tiles of [`LANES`] rows, feature by feature; the last tile is filled up with zeros. Where the processor is fast at products
+/// of 16 bits, values are cut in two, and the halves lie apart; [`Block::tile`] puts a tile together again.
 ///
 /// A block may hold its rows in another order than they were given in ([`Block::reorder`]); whatever is asked of all rows has the
 /// same answer in any order.
@@ -18,10 +20,29 @@ pub struct Block {
     serial: u64,
     n_rows: usize,
     n_features: usize,
-    tiles: Tiles,
+    values: Values,
     keys: Vec<u64>,
     tile_norms: Vec<f32>,
     order: Option<Arc<RowOrder>>,
+}
+
+/// How the values of a block lie in memory.
+#[derive(Debug, Clone)]
+pub(crate) enum Values {
+    /// As floats: value `f` of row `r` at `(r / LANES * n_features + f) * LANES + r % LANES`.
+    Whole(Tiles),
+    Split(Split),
+}
+
+/// Where one tile is put together.
+#[derive(Debug, Clone, Default)]
+pub struct TileRoom(pub(crate) Vec<[f32; LANES]>);
+
+impl TileRoom {
+    /// For a tile of any block.
+    pub const fn new() -> Self {
+        Self(Vec::new())
+    }
 }
 
 /// Where rows came from.
@@ -101,12 +122,22 @@ impl Block {
         Self::from_tiles(id, n_features, tiles, keys)
     }
 
-    /// `tiles` in the layout of the type, `keys` [n_rows].
+    /// `tiles` [n_tiles x n_features x LANES], the last filled up with zeros, `keys` [n_rows].
     pub fn from_tiles(
         id: u64,
         n_features: usize,
         tiles: Tiles,
         keys: Vec<u64>,
+    ) -> Result<Self, BlockError> {
+        Self::made(id, n_features, tiles, keys, crate::cpu::wants_split())
+    }
+
+    fn made(
+        id: u64,
+        n_features: usize,
+        tiles: Tiles,
+        keys: Vec<u64>,
+        may_split: bool,
     ) -> Result<Self, BlockError> {
         let n_rows = keys.len();
         let shape_is_right = (1..=MAX_FEATURES).contains(&n_features)
@@ -119,25 +150,60 @@ impl Block {
                 n_features,
             });
         }
-        let tile_len = LANES * n_features;
-        let mut tile_norms = Vec::with_capacity(tiles.len() / tile_len);
-        for (tile_idx, tile) in tiles.chunks_exact(tile_len).enumerate() {
-            match norm_of_grid_tile(tile) {
-                Some(norm) => tile_norms.push(norm),
-                None => return Err(first_off_grid(tile_idx, tile)),
+        let mut tile_norms = Vec::with_capacity(tiles.len() / LANES / n_features);
+        let shape = may_split.then(|| Shape::of(&tiles, n_features, n_rows));
+        let values = match shape.flatten() {
+            Some(shape) => {
+                let split = Split::new(tiles, shape, &mut tile_norms);
+                Values::Split(split.map_err(|(idx, tile)| first_off_grid(idx, &tile))?)
             }
-        }
+            None => {
+                let columns = tiles.as_chunks::<LANES>().0.chunks_exact(n_features);
+                for (tile_idx, tile) in columns.enumerate() {
+                    match norm_of_grid_tile(tile) {
+                        Some(norm) => tile_norms.push(norm),
+                        None => return Err(first_off_grid(tile_idx, tile)),
+                    }
+                }
+                Values::Whole(tiles)
+            }
+        };
         // Only uniqueness is asked of it.
         Ok(Self {
             id,
             serial: next_serial(),
             n_rows,
             n_features,
-            tiles,
+            values,
             keys,
             tile_norms,
             order: None,
         })
+    }
+
+    /// The same rows, with all bits of a value together, as on processors that are no faster at products of 16 bits.
+    pub fn into_whole(self) -> Self {
+        let values = match self.values {
+            Values::Whole(tiles) => tiles,
+            Values::Split(_) => {
+                let mut tiles = Tiles::zeroed(self.tile_norms.len() * self.n_features);
+                self.copy_tiles(0..self.tile_norms.len(), &mut tiles);
+                tiles
+            }
+        };
+        Self {
+            values: Values::Whole(values),
+            ..self
+        }
+    }
+
+    /// The same rows cut in two, if they are worth it, also on processors that are no faster for it.
+    #[cfg(test)]
+    pub(crate) fn into_split(self) -> Self {
+        let mut tiles = Tiles::zeroed(self.tile_norms.len() * self.n_features);
+        self.copy_tiles(0..self.tile_norms.len(), &mut tiles);
+        let split = Self::made(self.id, self.n_features, tiles, self.keys, true);
+        split.expect("rows of a block are rows of a block")
     }
 
     /// Puts the rows into another order: row i is what was row `order[i]`.
@@ -176,40 +242,17 @@ impl Block {
     fn permute(&mut self, order: &[u16]) {
         self.serial = next_serial();
         assert_eq!(order.len(), self.n_rows, "a place for each row");
-        let n_features = self.n_features;
-        let tile_len = n_features * LANES;
         // A segment is first laid out feature by feature: then its tiles are read in one go, and values are picked from few lines.
-        let mut features = vec![0.0; n_features * SEGMENT_ROWS];
+        let mut features = vec![0.0; self.n_features * SEGMENT_ROWS];
         for (segment_idx, order) in order.chunks(SEGMENT_ROWS).enumerate() {
-            let first_row = segment_idx * SEGMENT_ROWS;
             let is_here = |row: &u16| usize::from(*row) / SEGMENT_ROWS == segment_idx;
             assert!(order.iter().all(is_here), "rows stay in their segment");
-            let n_tiles = order.len().div_ceil(LANES);
-            let tiles = &mut self.tiles[first_row / LANES * tile_len..][..n_tiles * tile_len];
-            for (tile_idx, tile) in tiles.chunks_exact(tile_len).enumerate() {
-                for (column, feature) in tile
-                    .chunks_exact(LANES)
-                    .zip(features.chunks_exact_mut(SEGMENT_ROWS))
-                {
-                    feature[tile_idx * LANES..][..LANES].copy_from_slice(column);
-                }
-            }
-            // Masked, an index needs no check: a segment is a power of two of rows.
-            let within: Vec<u16> = order.iter().map(|row| row % SEGMENT_ROWS as u16).collect();
-            for (feature_idx, feature) in features.as_chunks::<SEGMENT_ROWS>().0.iter().enumerate()
-            {
-                for (tile, within) in tiles.chunks_exact_mut(tile_len).zip(within.chunks(LANES)) {
-                    let column = &mut tile[feature_idx * LANES..][..LANES];
-                    for (value, row) in column.iter_mut().zip(within) {
-                        *value = feature[usize::from(*row) % SEGMENT_ROWS];
-                    }
-                }
-            }
-            let norms = &mut self.tile_norms[first_row / LANES..][..n_tiles];
-            for (norm, tile) in norms.iter_mut().zip(tiles.chunks_exact(tile_len)) {
-                // On the grid they are: they were before.
-                *norm = norm_of_grid_tile(tile).unwrap_or(f32::INFINITY);
-            }
+            vectorised(Permute {
+                block: self,
+                first_tile_idx: segment_idx * SEGMENT_ROWS / LANES,
+                order,
+                features: &mut features,
+            });
         }
         self.keys = order
             .iter()
@@ -217,9 +260,28 @@ impl Block {
             .collect();
     }
 
-    /// Its tiles and keys, to be filled again.
+    /// Puts rows of this block in the place of others.
+    #[inline(always)]
+    fn write_tile(&mut self, tile_idx: usize, tile: &Columns) {
+        let norm = match &mut self.values {
+            Values::Whole(tiles) => {
+                let columns = tiles.as_chunks_mut::<LANES>().0;
+                columns[tile_idx * self.n_features..][..self.n_features].copy_from_slice(tile);
+                norm_of_grid_tile(tile)
+            }
+            Values::Split(split) => split.write(tile_idx, tile).norm,
+        };
+        // On the grid they are: they were before.
+        self.tile_norms[tile_idx] = norm.unwrap_or(f32::INFINITY);
+    }
+
+    /// The memory of its tiles, and its keys, to be filled again.
     pub fn into_parts(self) -> (Tiles, Vec<u64>) {
-        (self.tiles, self.keys)
+        let tiles = match self.values {
+            Values::Whole(tiles) => tiles,
+            Values::Split(split) => split.into_lines(),
+        };
+        (tiles, self.keys)
     }
 
     /// Names the block within its run.
@@ -243,28 +305,77 @@ impl Block {
         self.n_features
     }
 
-    /// All tiles, in the layout of the type.
-    pub fn tiles(&self) -> &[f32] {
-        &self.tiles
-    }
-
-    /// Tile `tile_idx`: [n_features] columns of [`LANES`] rows.
+    /// Tile `tile_idx`: [n_features] columns of [`LANES`] rows, put together in `room` if need be.
     ///
     /// # Panics
     /// When there is no such tile.
-    #[inline]
-    pub fn tile(&self, tile_idx: usize) -> &[[f32; LANES]] {
-        self.columns(tile_idx..tile_idx + 1)
+    #[inline(always)]
+    pub fn tile<'a>(&'a self, tile_idx: usize, room: &'a mut TileRoom) -> &'a [[f32; LANES]] {
+        match &self.values {
+            Values::Whole(tiles) => {
+                let columns = tiles.as_chunks::<LANES>().0;
+                &columns[tile_idx * self.n_features..][..self.n_features]
+            }
+            Values::Split(split) => {
+                room.0.resize(self.n_features, [0.0; LANES]);
+                split.read(tile_idx, &mut room.0);
+                &room.0
+            }
+        }
     }
 
-    /// The columns of some tiles, one tile after the other.
+    /// `out` [tiles x n_features x LANES] becomes some tiles, one after the other.
     ///
     /// # Panics
-    /// When there are no such tiles.
-    #[inline]
-    pub fn columns(&self, tiles: std::ops::Range<usize>) -> &[[f32; LANES]] {
-        let columns = self.tiles.as_chunks::<LANES>().0;
-        &columns[tiles.start * self.n_features..tiles.end * self.n_features]
+    /// When there are no such tiles, or `out` has another length.
+    pub fn copy_tiles(&self, tiles: std::ops::Range<usize>, out: &mut [f32]) {
+        assert_eq!(out.len(), tiles.len() * self.n_features * LANES);
+        match &self.values {
+            Values::Whole(all) => {
+                out.copy_from_slice(&all[tiles.start * self.n_features * LANES..][..out.len()]);
+            }
+            Values::Split(split) => {
+                let (columns, _) = out.as_chunks_mut::<LANES>();
+                for (tile_idx, out) in tiles.zip(columns.chunks_exact_mut(self.n_features)) {
+                    split.read(tile_idx, out);
+                }
+            }
+        }
+    }
+
+    /// The cache lines that most passes read of a run of tiles; only good for fetching them.
+    #[inline(always)]
+    pub(crate) fn lines(&self, tiles: std::ops::Range<usize>) -> &Columns {
+        match &self.values {
+            Values::Whole(all) => {
+                let columns = all.as_chunks::<LANES>().0;
+                &columns[tiles.start * self.n_features..tiles.end * self.n_features]
+            }
+            Values::Split(split) => bytemuck::cast_slice(split.pairs_of(tiles)),
+        }
+    }
+
+    /// Fetches what [`Block::lines`] leaves out of a tile into the nearest cache.
+    #[inline(always)]
+    pub(crate) fn fetch_lower(&self, tile_idx: usize) {
+        if let Values::Split(split) = &self.values {
+            split.fetch_lower(tile_idx);
+        }
+    }
+
+    /// How the rows lie in memory.
+    #[inline(always)]
+    pub(crate) fn values(&self) -> &Values {
+        &self.values
+    }
+
+    /// The rows cut in two, where they are.
+    #[inline(always)]
+    pub(crate) fn split(&self) -> Option<&Split> {
+        match &self.values {
+            Values::Whole(_) => None,
+            Values::Split(split) => Some(split),
+        }
     }
 
     /// [n_rows] row keys.
@@ -288,12 +399,16 @@ impl Block {
 
     /// One value, exact.
     pub fn value(&self, row_idx: usize, feature_idx: usize) -> i32 {
-        self.tiles[tile_index(self.n_features, row_idx, feature_idx)] as i32
+        match &self.values {
+            Values::Whole(tiles) => tiles[tile_index(self.n_features, row_idx, feature_idx)] as i32,
+            Values::Split(split) => split.value(row_idx, feature_idx),
+        }
     }
 
     /// Bytes of memory the rows and keys take.
     pub fn size_bytes(&self) -> usize {
-        (self.tiles.len() + self.tile_norms.len()) * size_of::<f32>()
+        let n_tiles = self.tile_norms.len();
+        (n_tiles * LANES * self.n_features + 2 * n_tiles) * size_of::<f32>()
             + self.keys.len() * size_of::<u64>()
     }
 }
@@ -303,8 +418,8 @@ impl PartialEq for Block {
     fn eq(&self, other: &Self) -> bool {
         (self.id, self.n_rows, self.n_features) == (other.id, other.n_rows, other.n_features)
             && self.keys == other.keys
-            && self.tiles == other.tiles
             && self.order == other.order
+            && has_same_values(self, other)
     }
 }
 
@@ -312,21 +427,84 @@ fn tile_index(n_features: usize, row_idx: usize, feature_idx: usize) -> usize {
     (row_idx / LANES * n_features + feature_idx) * LANES + row_idx % LANES
 }
 
+/// Puts a segment of rows in another order.
+struct Permute<'a> {
+    block: &'a mut Block,
+    first_tile_idx: usize,
+    /// [n_rows of the segment]
+    order: &'a [u16],
+    /// [n_features x SEGMENT_ROWS]
+    features: &'a mut [f32],
+}
+
+impl Vectorised for Permute<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self {
+            block,
+            first_tile_idx,
+            order,
+            features,
+        } = self;
+        let mut room = TileRoom::new();
+        for tile_idx in 0..order.len().div_ceil(LANES) {
+            let tile = block.tile(first_tile_idx + tile_idx, &mut room);
+            for (column, feature) in tile.iter().zip(features.chunks_exact_mut(SEGMENT_ROWS)) {
+                feature[tile_idx * LANES..][..LANES].copy_from_slice(column);
+            }
+        }
+        let (features, _) = features.as_chunks::<SEGMENT_ROWS>();
+        let mut tile = vec![[0.0; LANES]; features.len()];
+        for (tile_idx, order) in order.chunks(LANES).enumerate() {
+            // Masked, an index needs no check: a segment is a power of two of rows.
+            let mut within = [0; LANES];
+            for (within, row) in within.iter_mut().zip(order) {
+                *within = usize::from(*row) % SEGMENT_ROWS;
+            }
+            for (column, feature) in tile.iter_mut().zip(features) {
+                let mut picked = [0.0; LANES];
+                for lane in 0..order.len() {
+                    picked[lane] = feature[within[lane] % SEGMENT_ROWS];
+                }
+                *column = picked;
+            }
+            block.write_tile(first_tile_idx + tile_idx, &tile);
+        }
+    }
+}
+
+fn has_same_values(a: &Block, b: &Block) -> bool {
+    let (mut room, mut other_room) = (TileRoom::default(), TileRoom::default());
+    (0..a.tile_norms.len()).all(|idx| a.tile(idx, &mut room) == b.tile(idx, &mut other_room))
+}
+
 /// The largest row norm of a tile, rounded up; `None` when a value is off the grid. No branch inside, so that it vectorises.
-fn norm_of_grid_tile(tile: &[f32]) -> Option<f32> {
+#[inline(always)]
+pub(crate) fn norm_of_grid_tile(tile: &Columns) -> Option<f32> {
     let mut squares = [0f32; LANES];
     let mut on_grid = true;
-    for column in tile.as_chunks::<LANES>().0 {
+    for column in tile {
         for lane in 0..LANES {
             on_grid &= is_on_grid(column[lane]);
             squares[lane] += column[lane] * column[lane];
         }
     }
-    // At most 4,097 roundings of 2^-24, upwards or downwards, under the root.
-    let largest = squares.iter().copied().fold(0.0, f32::max);
-    on_grid.then(|| largest.sqrt() * 1.001)
+    on_grid.then(|| rounded_up_root(&squares))
 }
 
+/// Not below the root of any of `squares`, which may be 4,097 roundings of 2^-24 too small.
+#[inline(always)]
+pub(crate) fn rounded_up_root(squares: &[f32; LANES]) -> f32 {
+    let mut largest = 0f32;
+    for &square in squares {
+        largest = largest.max(square);
+    }
+    largest.sqrt() * 1.001
+}
+
+#[inline(always)]
 fn is_on_grid(value: f32) -> bool {
     // Adding 1.5 x 2^23 rounds every |value| < 2^22 to an integer; NaN equals nothing.
     const ROUNDER: f32 = 12_582_912.0;
@@ -334,8 +512,9 @@ fn is_on_grid(value: f32) -> bool {
 }
 
 #[cold]
-fn first_off_grid(tile_idx: usize, tile: &[f32]) -> BlockError {
+fn first_off_grid(tile_idx: usize, tile: &Columns) -> BlockError {
     let at = tile
+        .as_flattened()
         .iter()
         .position(|&value| !is_on_grid(value))
         .unwrap_or(0);
@@ -358,7 +537,6 @@ mod tests {
             block.read_row(row_idx, &mut row);
             assert_eq!(row, expected);
         }
-        assert_eq!(block.tiles().len(), 48 * 3);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Distances in exact integers: the arithmetic that settles what floats cannot.
 
-use crate::{Block, Centroids, LANES};
+use crate::{Block, Centroids, LANES, TileRoom};
 
 /// Features summed in `f64` before the sum moves to an integer: a squared difference is below 2^46, so 128 of them stay below
 /// 2^53, up to which `f64` counts exactly. This is integer arithmetic on the unit that every machine has wide and fast.
@@ -82,12 +82,9 @@ pub fn nearest_two_in_block(block: &Block, centroids: &Centroids, out: &mut Vec<
     check_count(centroids);
     out.clear();
     out.resize(block.n_rows(), NearestTwo::NOTHING);
-    let tile_len = LANES * block.n_features();
-    for (tile, rows) in block
-        .tiles()
-        .chunks_exact(tile_len)
-        .zip(out.chunks_mut(LANES))
-    {
+    let mut room = TileRoom::default();
+    for (tile_idx, rows) in out.chunks_mut(LANES).enumerate() {
+        let tile = block.tile(tile_idx, &mut room);
         for (label, centroid) in (0..=u16::MAX).zip(centroids.rows()) {
             let distances = tile_distances(tile, centroid);
             for (two, d2) in rows.iter_mut().zip(distances) {
@@ -100,9 +97,9 @@ pub fn nearest_two_in_block(block: &Block, centroids: &Centroids, out: &mut Vec<
 /// Squared distances from `centroid` [n_features] to every row of `block`; `out` becomes [n_rows].
 pub fn distances_in_block(block: &Block, centroid: &[i32], out: &mut Vec<u64>) {
     out.clear();
-    let tile_len = LANES * block.n_features();
-    for tile in block.tiles().chunks_exact(tile_len) {
-        out.extend(tile_distances(tile, centroid));
+    let mut room = TileRoom::default();
+    for tile_idx in 0..block.n_rows().div_ceil(LANES) {
+        out.extend(tile_distances(block.tile(tile_idx, &mut room), centroid));
     }
     out.truncate(block.n_rows());
 }
@@ -116,13 +113,9 @@ pub fn label_distances_in_block(
 ) {
     assert_eq!(block.n_rows(), labels.len(), "one label a row");
     out.clear();
-    let tile_len = LANES * block.n_features();
-    for (tile, labels) in block
-        .tiles()
-        .chunks_exact(tile_len)
-        .zip(labels.chunks(LANES))
-    {
-        let columns = tile.as_chunks::<LANES>().0;
+    let mut room = TileRoom::default();
+    for (tile_idx, labels) in labels.chunks(LANES).enumerate() {
+        let columns = block.tile(tile_idx, &mut room);
         // Fewer labels than lanes: the last tile's padding is left out.
         out.extend((0..LANES).zip(labels).map(|(lane, &label)| {
             let values = columns.iter().zip(centroids.row(label.into()));
@@ -135,10 +128,9 @@ pub fn label_distances_in_block(
     }
 }
 
-/// `tile` [n_features x LANES], `centroid` [n_features]: squared distances of the tile's rows.
+/// `columns` and `centroid` [n_features]: squared distances of the tile's rows.
 #[inline(always)]
-fn tile_distances(tile: &[f32], centroid: &[i32]) -> [u64; LANES] {
-    let (columns, _) = tile.as_chunks::<LANES>();
+fn tile_distances(columns: &[[f32; LANES]], centroid: &[i32]) -> [u64; LANES] {
     let mut distances = [0u64; LANES];
     for (columns, centroid) in columns
         .chunks(EXACT_FEATURES)

@@ -33,11 +33,12 @@ pub mod quality;
 pub mod reference;
 pub mod relocate;
 pub mod seeding;
+mod split;
 mod tiles;
 mod totals;
 
 pub use backend::{Backend, BackendError, BlockLabels};
-pub use block::{Block, BlockError};
+pub use block::{Block, BlockError, TileRoom};
 pub use centroids::Centroids;
 pub use partial::Partial;
 pub use tiles::Tiles;
@@ -63,3 +64,10 @@ pub const MAX_ROWS: u64 = 1 << 35;
 
 /// Features of a model, at most; keeps every squared distance below 2^58.
 pub const MAX_FEATURES: usize = 4_096;
+
+/// A grid value as an integer, in one addition: the sum's last bit is worth one. A cast would ask after NaN.
+#[inline(always)]
+pub(crate) fn whole(value: f32) -> i32 {
+    const ROUNDER: f32 = 12_582_912.0;
+    (value + ROUNDER).to_bits() as i32 - ROUNDER.to_bits() as i32
+}

@@ -1,6 +1,6 @@
 //! What all rows together say, whatever their labels.
 
-use crate::{Block, LANES};
+use crate::{Block, LANES, TileRoom};
 
 /// Count, sums and sum of squares of rows: taken once, at ingest, and needed for inertia, the stop threshold and quality.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,9 +28,11 @@ impl Totals {
         let mut totals = Self::zero(block.n_features());
         totals.n_rows = block.n_rows() as u64;
         // The padding rows are zeros, which no sum notices.
-        for tile in block.tiles().chunks_exact(LANES * block.n_features()) {
+        let mut room = TileRoom::default();
+        for tile_idx in 0..block.n_rows().div_ceil(LANES) {
+            let tile = block.tile(tile_idx, &mut room);
             let mut squares = 0i64; // 2^4 rows x 2^12 features x 2^44 fit.
-            for (sum, values) in totals.sums.iter_mut().zip(tile.chunks_exact(LANES)) {
+            for (sum, values) in totals.sums.iter_mut().zip(tile) {
                 for &value in values {
                     let value = i64::from(value as i32);
                     *sum += value;

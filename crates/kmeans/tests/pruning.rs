@@ -147,7 +147,7 @@ proptest! {
                     memory.reorder(&mut block, &travel);
                     let mut restored = block.clone();
                     restored.restore_order();
-                    prop_assert_eq!(restored.tiles(), as_given.tiles());
+                    prop_assert_eq!(&restored, &as_given);
                 }
                 let unread = memory.answer_unread(&travel);
                 let (partial, effort) =

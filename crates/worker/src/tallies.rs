@@ -3,7 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use clientele_data::vectors::{self, Vectorised};
-use clientele_kmeans::{Block, LANES};
+use clientele_kmeans::{Block, LANES, TileRoom};
 use clientele_protocol::{Histograms, profile_bins};
 
 /// Rows whose columns, 256 KiB of 32 features, stay in cache from when they are read until they are counted.
@@ -86,14 +86,12 @@ impl Tallies {
         to.n_rows += block.n_rows();
         let n_features = self.ranges.len();
         let mut columns = vec![[0.0; COLUMN_FLOATS]; n_features];
-        let strips = block.tiles().chunks(STRIP_ROWS * n_features);
-        for (strip, firsts) in strips.zip(firsts.chunks(STRIP_ROWS)) {
-            // Tiles are read in the order of memory, which the processor foresees; a feature's lines alone are too far apart for that.
-            for (nth, tile) in strip.chunks_exact(n_features * LANES).enumerate() {
-                for (column, lanes) in columns.iter_mut().zip(tile.as_chunks::<LANES>().0) {
-                    column[nth * LANES..][..LANES].copy_from_slice(lanes);
-                }
-            }
+        for (strip_idx, firsts) in firsts.chunks(STRIP_ROWS).enumerate() {
+            vectors::run(Strip {
+                block,
+                first_tile_idx: strip_idx * STRIP_ROWS / LANES,
+                columns: &mut columns,
+            });
             let cells = to.cells.chunks_exact_mut(self.n_clusters * self.n_bins);
             for ((column, range), cells) in columns.iter().zip(&self.ranges).zip(cells) {
                 add_column(column, *range, firsts, cells);
@@ -144,6 +142,31 @@ fn add_column(column: &[f32], range: Range, firsts: &[u32], cells: &mut [u64]) {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Copies the columns of a strip, tile after tile: that is the order of memory, which the processor foresees; a feature's lines alone are
+/// too far apart for that.
+struct Strip<'a> {
+    block: &'a Block,
+    first_tile_idx: usize,
+    /// [n_features]
+    columns: &'a mut [[f32; COLUMN_FLOATS]],
+}
+
+impl Vectorised for Strip<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let mut room = TileRoom::default();
+        let n_tiles = self.block.n_rows().div_ceil(LANES) - self.first_tile_idx;
+        for nth in 0..n_tiles.min(STRIP_ROWS / LANES) {
+            let tile = self.block.tile(self.first_tile_idx + nth, &mut room);
+            for (column, lanes) in self.columns.iter_mut().zip(tile) {
+                column[nth * LANES..][..LANES].copy_from_slice(lanes);
+            }
+        }
+    }
 }
 
 /// Finds the steps above the lowest value, and the bin, of each value of a strip; of padding, anything.

@@ -7,12 +7,14 @@
 use super::centroids::PackedCentroids;
 use super::lanes::Lanes;
 use super::memory::Remembering;
-use super::score::{Best, BestTwo, Found, score};
-use super::short_scores::{BestShort, ShortCentroids, round_rows, score_short};
+use super::score::{Best, BestTwo, Found, score, score_row};
+use super::short_scores::{BestShort, FewRows, ShortCentroids, score_few, score_short};
 use super::shorts::Shorts;
-use super::sums::Rows;
+use super::sums::{Rows, TileRows, join, lanes_of};
+use super::waiting::{Judged, N_WAITING};
 use crate::exact::{self, NearestTwo};
-use crate::{Block, LANES, Partial};
+use crate::split::Split;
+use crate::{Block, LANES, Partial, TileRoom};
 
 /// Tiles that several assignments go over in turn are those that stay in the second-level cache meanwhile.
 const SEGMENT_BYTES: usize = 256 << 10;
@@ -24,6 +26,9 @@ const TILES_AHEAD: usize = 9;
 fn most_in_doubt(n_clusters: usize) -> u64 {
     (256 / n_clusters as u64).clamp(8, 64)
 }
+
+/// Of tiles with few rows to look at, those that are fetched ahead.
+const FEW_AHEAD: usize = 6;
 
 /// One candidate's part in a sweep over a block.
 pub(super) struct Assignment<'a> {
@@ -49,12 +54,21 @@ impl<'a> Assignment<'a> {
         }
     }
 
-    /// The centroids as pairs, unless too many rows of this block have been left in doubt.
+    /// So many rows of a tile are looked at one by one; from there on the whole tile costs no more.
+    fn most_few(&self) -> u64 {
+        match self.centroids.distinct().n_clusters() {
+            // Twins leave no bounds, and so no tile in which few rows are unsafe.
+            _ if !self.centroids.are_all_distinct() => 0,
+            ..16 => 3,
+            16..48 => 4,
+            _ => 5,
+        }
+    }
+
+    /// Whether upper bits are enough for most rows of this block, as far as is known.
     #[inline(always)]
-    fn shorts_that_pay(&self) -> Option<&'a ShortCentroids> {
-        let too_many = self.n_scored / self.most_in_doubt + 64;
-        let shorts = self.centroids.shorts.as_ref();
-        shorts.filter(|_| self.n_scored_again <= too_many)
+    fn shorts_pay(&self) -> bool {
+        self.n_scored_again * self.most_in_doubt <= self.n_scored + 64 * self.most_in_doubt
     }
 }
 
@@ -82,6 +96,7 @@ pub(super) unsafe fn sweep<S: Shorts, const TILES: usize>(
     assignments: &mut [Assignment<'_>],
 ) {
     let n_tiles = block.n_rows().div_ceil(LANES);
+    let mut rooms = [const { TileRoom::new() }; TILES];
     let tile_bytes = LANES * block.n_features() * size_of::<f32>();
     let segment = match assignments {
         [_] => n_tiles,
@@ -89,18 +104,118 @@ pub(super) unsafe fn sweep<S: Shorts, const TILES: usize>(
     };
     let mut rows = Rows::default();
     let mut list = Vec::with_capacity(n_tiles);
+    let mut few = Vec::new();
+    // The centroids of each for the upper bits of this block, made when first needed.
+    let mut shorts: Vec<Option<ShortCentroids>> = Vec::new();
+    shorts.resize_with(assignments.len(), || None);
     for first in (0..n_tiles).step_by(segment.max(1)) {
-        for assignment in &mut *assignments {
+        for (assignment, shorts) in assignments.iter_mut().zip(&mut shorts) {
             let tiles = first..n_tiles.min(first + segment);
             list.clear();
+            few.clear();
+            let most_few = match S::PAY && block.split().is_some() {
+                true => assignment.most_few(),
+                false => 0,
+            };
             match &mut assignment.wanted {
-                Wanted::Changes(remembering) => remembering.list_unsafe(tiles, &mut list),
+                Wanted::Changes(remembering) => {
+                    remembering.list_unsafe(tiles, most_few, &mut list, &mut few);
+                }
                 _ => list.extend(tiles),
             }
+            if S::PAY
+                && !(list.is_empty() && few.is_empty())
+                && shorts.is_none()
+                && let (Some(split), Some(width)) =
+                    (block.split(), assignment.centroids.short_width)
+            {
+                let distinct = assignment.centroids.distinct();
+                *shorts = Some(ShortCentroids::new(distinct, split, width));
+            }
+            let shorts = shorts.as_ref();
             // SAFETY: passed on to the caller.
-            unsafe { visit::<S, TILES>(block, &list, assignment, &mut rows) };
+            unsafe {
+                visit_few::<S>(block, &few, shorts, assignment, &mut rows, &mut list);
+                visit::<S, TILES>(block, &list, shorts, assignment, &mut rows, &mut rooms);
+            }
         }
     }
+}
+
+/// Labels the rows of the tiles of `few` whose bit is set, one by one: they are those whose label may have changed. Tiles that want more go to
+/// `list`.
+#[inline(always)]
+unsafe fn visit_few<S: Shorts>(
+    block: &Block,
+    few: &[(usize, u32)],
+    shorts: Option<&ShortCentroids>,
+    assignment: &mut Assignment<'_>,
+    rows: &mut Rows,
+    list: &mut Vec<usize>,
+) {
+    let (Some(split), Some(shorts)) = (block.split(), shorts) else {
+        return list.extend(few.iter().map(|(tile_idx, _)| tile_idx));
+    };
+    // Once more than there are: for those that wait.
+    for nth in 0..=few.len() {
+        if let Some((ahead, _)) = few.get(nth + FEW_AHEAD) {
+            for line in block.lines(*ahead..ahead + 1) {
+                // SAFETY: passed on to the caller.
+                unsafe { S::Floats::prefetch(line) };
+            }
+        }
+        let mut most_waiting = 0;
+        if let Some(&(tile_idx, wanted)) = few.get(nth) {
+            most_waiting = N_WAITING;
+            match split.short_norm(tile_idx) {
+                Some(norm) if assignment.shorts_pay() => {
+                    // SAFETY: passed on to the caller.
+                    let found =
+                        unsafe { score_few::<S>(split.pairs(tile_idx), wanted, shorts, norm) };
+                    if let Some(judged) = judge_few(block, tile_idx, wanted, found, assignment) {
+                        rows.waiting.put(block, judged);
+                    }
+                }
+                _ => list.push(tile_idx),
+            }
+        }
+        while let Some(due) = rows.waiting.take_beyond(most_waiting) {
+            // SAFETY: passed on to the caller.
+            unsafe { attend::<S::Floats, true>(block, due, assignment, rows) };
+        }
+    }
+}
+
+/// Notes what was found of the rows of a tile whose bit is set in `wanted`; what is left if rows have moved, or may have.
+#[inline(always)]
+fn judge_few(
+    block: &Block,
+    tile_idx: usize,
+    wanted: u32,
+    found: FewRows,
+    assignment: &mut Assignment<'_>,
+) -> Option<Judged> {
+    let Wanted::Changes(remembering) = &mut assignment.wanted else {
+        return None;
+    };
+    let n_rows = LANES.min(block.n_rows() - tile_idx * LANES);
+    let mut labels = remembering.labels_of(tile_idx);
+    for lane in lanes_of(wanted) {
+        labels[lane] = found.labels[lane];
+    }
+    let FewRows {
+        uncertain,
+        scores,
+        error,
+        ..
+    } = found;
+    remembering.note_bounds(tile_idx, n_rows, &labels, wanted, uncertain, &scores, error);
+    assignment.n_scored += u64::from(wanted.count_ones());
+    (uncertain != 0 || !remembering.knows(tile_idx, &labels)).then_some(Judged {
+        tile_idx,
+        labels,
+        uncertain,
+    })
 }
 
 /// Labels the tiles of `list`.
@@ -108,18 +223,39 @@ pub(super) unsafe fn sweep<S: Shorts, const TILES: usize>(
 unsafe fn visit<S: Shorts, const TILES: usize>(
     block: &Block,
     list: &[usize],
+    shorts: Option<&ShortCentroids>,
     assignment: &mut Assignment<'_>,
     rows: &mut Rows,
+    rooms: &mut [TileRoom; TILES],
 ) {
     let (groups, rest) = list.as_chunks::<TILES>();
-    for (group_idx, group) in groups.iter().enumerate() {
-        let ahead = groups.get(group_idx + TILES_AHEAD.div_ceil(TILES));
-        // SAFETY: passed on to the caller.
-        unsafe { label_group::<S, TILES>(block, group, ahead, assignment, rows) };
-    }
-    for tile_idx in rest {
-        // SAFETY: passed on to the caller.
-        unsafe { label_group::<S, 1>(block, &[*tile_idx], None, assignment, rows) };
+    // Once more than there are groups: for the rest of the tiles, and of those that wait.
+    for group_idx in 0..=groups.len() {
+        let mut most_waiting = N_WAITING;
+        if let Some(group) = groups.get(group_idx) {
+            let ahead = groups.get(group_idx + TILES_AHEAD.div_ceil(TILES));
+            // SAFETY: passed on to the caller.
+            unsafe {
+                let ahead = fetch_ahead::<S, TILES>(block, ahead);
+                label_group::<S, TILES>(block, group, ahead, shorts, assignment, rows, rooms);
+            }
+        } else {
+            most_waiting = 0;
+            if TILES > 1
+                && let Some(room) = rooms.as_chunks_mut::<1>().0.first_mut()
+            {
+                for &idx in rest {
+                    // SAFETY: passed on to the caller.
+                    unsafe {
+                        label_group::<S, 1>(block, &[idx], &[], shorts, assignment, rows, room);
+                    }
+                }
+            }
+        }
+        while let Some(due) = rows.waiting.take_beyond(most_waiting) {
+            // SAFETY: passed on to the caller.
+            unsafe { attend::<S::Floats, true>(block, due, assignment, rows) };
+        }
     }
     match &mut assignment.wanted {
         Wanted::Partial(partial, _) => rows.pending.flush(partial),
@@ -128,36 +264,45 @@ unsafe fn visit<S: Shorts, const TILES: usize>(
     }
 }
 
+/// Labels a group of tiles; the lines `ahead` are fetched meanwhile.
 #[inline(always)]
 unsafe fn label_group<S: Shorts, const TILES: usize>(
     block: &Block,
     group: &[usize; TILES],
-    ahead: Option<&[usize; TILES]>,
+    ahead: &[[f32; LANES]],
+    shorts: Option<&ShortCentroids>,
     assignment: &mut Assignment<'_>,
     rows: &mut Rows,
+    rooms: &mut [TileRoom; TILES],
 ) {
-    let mut tiles = [&[][..]; TILES];
-    for (tile, tile_idx) in tiles.iter_mut().zip(group) {
-        *tile = block.tile(*tile_idx);
-    }
-    // One tile after the other: processors foresee a run of lines, and not three at a time.
-    // A run of tiles is fetched while this group is scored; scattered ones at once, since nothing else foresees them.
-    let ahead = match ahead {
-        Some(ahead) if ahead[TILES - 1] - ahead[0] == TILES - 1 => {
-            block.columns(ahead[0]..ahead[0] + TILES)
-        }
-        Some(ahead) => {
-            for tile_idx in ahead {
-                for line in block.tile(*tile_idx) {
-                    // SAFETY: passed on to the caller.
-                    unsafe { S::Floats::prefetch(line) };
-                }
-            }
-            &[]
-        }
-        None => &[],
-    };
     let centroids = assignment.centroids;
+    let is_coarse =
+        S::PAY && assignment.shorts_pay() && !matches!(assignment.wanted, Wanted::Two(_));
+    if is_coarse
+        && let (Some(split), Some(shorts)) = (block.split(), shorts)
+        && let Some(norms) = short_norms(split, group)
+    {
+        let mut tiles = [&[][..]; TILES];
+        for (tile, tile_idx) in tiles.iter_mut().zip(group) {
+            *tile = split.pairs(*tile_idx);
+        }
+        // SAFETY: passed on to the caller.
+        let best: BestShort<S, TILES> = unsafe { score_short(&tiles, shorts, ahead) };
+        for nth in 0..TILES {
+            let found = best.of_tile(nth, tiles[nth], shorts, norms[nth]);
+            // SAFETY: passed on to the caller.
+            let judged = unsafe { judge(block, group[nth], &[], &found, assignment) };
+            if let Some(judged) = judged {
+                rows.waiting.put(block, judged);
+            }
+        }
+        return;
+    }
+    let mut tiles = [&[][..]; TILES];
+    for (nth, room) in rooms.iter_mut().enumerate() {
+        // SAFETY: passed on to the caller.
+        tiles[nth] = unsafe { whole_tile::<S::Floats>(block, group[nth], room) };
+    }
     if let Wanted::Two(all) = &mut assignment.wanted {
         // SAFETY: passed on to the caller.
         let best: BestTwo<S::Floats, TILES> = unsafe { score(&tiles, centroids, ahead) };
@@ -168,49 +313,84 @@ unsafe fn label_group<S: Shorts, const TILES: usize>(
             // SAFETY: passed on to the caller.
             unsafe {
                 let (labels, uncertain) = best.read(tile, gap);
-                rows.read::<S::Floats>(tiles[tile]);
-                measure_two(centroids, rows, &labels, uncertain, out);
+                rows.of_tile.turn::<S::Floats>(tiles[tile]);
+                measure_two(centroids, &rows.of_tile, &labels, uncertain, out);
             }
-        }
-        return;
-    }
-    if S::PAY
-        && let Some(shorts) = assignment.shorts_that_pay()
-    {
-        let scales = group.map(|tile_idx| shorts.scale(block.tile_norms()[tile_idx]));
-        // SAFETY: passed on to the caller.
-        let best: BestShort<S, TILES> = unsafe {
-            round_rows::<S, TILES>(&tiles, &scales, &mut rows.rounded);
-            score_short(&rows.rounded, &scales, shorts, ahead)
-        };
-        for tile in 0..TILES {
-            let found = best.of_tile(tile, shorts, scales[tile]);
-            // SAFETY: passed on to the caller.
-            unsafe { take_tile(block, group[tile], tiles[tile], &found, assignment, rows) };
         }
         return;
     }
     // SAFETY: passed on to the caller.
     let best: Best<S::Floats, TILES> = unsafe { score(&tiles, centroids, ahead) };
-    for tile in 0..TILES {
+    for nth in 0..TILES {
+        let found = best.of_tile(nth);
         // SAFETY: passed on to the caller.
         unsafe {
-            let found = best.of_tile(tile);
-            take_tile(block, group[tile], tiles[tile], &found, assignment, rows);
+            let judged = judge(block, group[nth], tiles[nth], &found, assignment);
+            if let Some(judged) = judged {
+                attend::<S::Floats, false>(block, judged, assignment, rows);
+            }
         }
     }
 }
 
-/// Makes of the scores of a tile what is wanted.
+/// A tile as floats, put together in `room` if need be.
 #[inline(always)]
-unsafe fn take_tile<F: Found>(
+unsafe fn whole_tile<'a, L: Lanes>(
+    block: &'a Block,
+    tile_idx: usize,
+    room: &'a mut TileRoom,
+) -> &'a [[f32; LANES]] {
+    let Some(split) = block.split() else {
+        return block.tile(tile_idx, room);
+    };
+    room.0.resize(block.n_features(), [0.0; LANES]);
+    // SAFETY: passed on to the caller.
+    unsafe { join::<L>(split.tile(tile_idx), &mut room.0) };
+    &room.0
+}
+
+/// Those of a group of tiles, if all are short enough for their upper bits to be scored.
+#[inline(always)]
+fn short_norms<const TILES: usize>(split: &Split, group: &[usize; TILES]) -> Option<[f32; TILES]> {
+    let mut norms = [0.0; TILES];
+    for (norm, tile_idx) in norms.iter_mut().zip(group) {
+        *norm = split.short_norm(*tile_idx)?;
+    }
+    Some(norms)
+}
+
+/// The lines to fetch while a group is scored, if the tiles `ahead` are a run: one tile after the other, since processors foresee a run of
+/// lines, and not three at a time. Scattered ones are fetched at once, since nothing else foresees them.
+#[inline(always)]
+unsafe fn fetch_ahead<'a, S: Shorts, const TILES: usize>(
+    block: &'a Block,
+    ahead: Option<&[usize; TILES]>,
+) -> &'a [[f32; LANES]] {
+    let Some(ahead) = ahead else {
+        return &[];
+    };
+    if ahead[TILES - 1] - ahead[0] == TILES - 1 {
+        return block.lines(ahead[0]..ahead[0] + TILES);
+    }
+    for &tile_idx in ahead {
+        for line in block.lines(tile_idx..tile_idx + 1) {
+            // SAFETY: passed on to the caller.
+            unsafe { S::Floats::prefetch(line) };
+        }
+    }
+    &[]
+}
+
+/// Makes of the scores of a tile what is wanted, as far as that goes without its rows; what is left if it does not. `columns` may be
+/// empty where scores are of upper bits.
+#[inline(always)]
+unsafe fn judge<F: Found>(
     block: &Block,
     tile_idx: usize,
     columns: &[[f32; LANES]],
     found: &F,
     assignment: &mut Assignment<'_>,
-    rows: &mut Rows,
-) {
+) -> Option<Judged> {
     let centroids = assignment.centroids;
     let row_norm = block.tile_norms()[tile_idx];
     let first_row = tile_idx * LANES;
@@ -221,29 +401,82 @@ unsafe fn take_tile<F: Found>(
         for (lane, bound) in bounds[first_row..][..n_rows].iter_mut().enumerate() {
             *bound = (scores.squares[lane] + 2.0 * scores.best[lane] + error.of_square).max(0.0);
         }
-        return;
+        return None;
     }
     // SAFETY: passed on to the caller.
-    let (mut labels, uncertain) = unsafe { found.labels(columns, centroids, row_norm) };
+    let (mut labels, mut uncertain) = unsafe { found.labels(centroids, row_norm) };
+    if n_rows < LANES {
+        labels[n_rows..].fill(0);
+        uncertain &= (1 << n_rows) - 1;
+    }
+    let is_done = match &mut assignment.wanted {
+        Wanted::Changes(remembering) => {
+            if remembering.keeps_bounds() {
+                // SAFETY: passed on to the caller.
+                let (scores, error) = unsafe { found.scores(columns, centroids, row_norm) };
+                let all = (1 << LANES) - 1;
+                remembering.note_bounds(tile_idx, n_rows, &labels, all, uncertain, &scores, error);
+            }
+            uncertain == 0 && centroids.are_all_distinct() && remembering.knows(tile_idx, &labels)
+        }
+        _ => false,
+    };
     assignment.n_scored += LANES as u64;
-    if uncertain.scored_again != 0 {
-        assignment.n_scored_again += u64::from(uncertain.scored_again.count_ones());
-    }
+    (!is_done).then_some(Judged {
+        tile_idx,
+        labels,
+        uncertain,
+    })
+}
+
+/// Does the rest, with the rows of the tile. What upper bits left uncertain (`IS_COARSE`) is scored again in `f32`, and what these do, settled
+/// in integers.
+#[inline(always)]
+unsafe fn attend<L: Lanes, const IS_COARSE: bool>(
+    block: &Block,
+    judged: Judged,
+    assignment: &mut Assignment<'_>,
+    rows: &mut Rows,
+) {
+    let Judged {
+        tile_idx,
+        mut labels,
+        uncertain,
+    } = judged;
+    let centroids = assignment.centroids;
+    let first_row = tile_idx * LANES;
+    let n_rows = LANES.min(block.n_rows() - first_row);
     if !centroids.are_all_distinct() {
-        labels = labels.map(|label| centroids.index_of(label.into()));
+        for label in &mut labels[..n_rows] {
+            *label = centroids.index_of((*label).into());
+        }
     }
-    if uncertain.still != 0 {
+    let wanted = match &assignment.wanted {
+        Wanted::Labels(_) | Wanted::NearBounds(_) | Wanted::Two(_) => 0,
+        Wanted::Partial(..) => (1 << LANES) - 1,
+        Wanted::Changes(remembering) => remembering.wanted_rows(tile_idx, &labels),
+    };
+    let of_tile = &mut rows.of_tile;
+    if wanted | uncertain != 0 {
         // SAFETY: passed on to the caller.
-        assignment.n_rechecked += unsafe {
-            settle::<F::Floats>(
-                columns,
-                n_rows,
-                uncertain.still,
-                centroids,
-                rows,
-                &mut labels,
-            )
-        };
+        unsafe { of_tile.take::<L>(block, tile_idx, wanted | uncertain) };
+    }
+    if uncertain != 0 {
+        let gap = centroids.certain_gap(block.tile_norms()[tile_idx]);
+        for lane in lanes_of(uncertain) {
+            let row = of_tile.row(lane);
+            if IS_COARSE {
+                assignment.n_scored_again += 1;
+                // SAFETY: passed on to the caller.
+                let (idx, is_certain) = unsafe { score_row::<L>(row, &centroids.tiles, gap) };
+                if is_certain {
+                    labels[lane] = centroids.index_of(idx.into());
+                    continue;
+                }
+            }
+            labels[lane] = centroids.settle(row);
+            assignment.n_rechecked += 1;
+        }
     }
     match &mut assignment.wanted {
         Wanted::NearBounds(_) | Wanted::Two(_) => {}
@@ -251,70 +484,29 @@ unsafe fn take_tile<F: Found>(
             all[first_row..][..n_rows].copy_from_slice(&labels[..n_rows]);
         }
         Wanted::Partial(partial, all) => {
-            // SAFETY: passed on to the caller.
-            unsafe {
-                let pending = &mut rows.pending;
-                pending.add_rows::<F::Floats>(columns, n_rows, &labels, partial);
-            }
+            rows.pending.add_rows(of_tile, n_rows, &labels, partial);
             if let Some(all) = all {
                 all[first_row..][..n_rows].copy_from_slice(&labels[..n_rows]);
             }
         }
         Wanted::Changes(remembering) => {
-            labels[n_rows..].fill(0);
-            if remembering.keeps_bounds() {
-                // SAFETY: passed on to the caller.
-                let (scores, error) = unsafe { found.scores(columns, centroids, row_norm) };
-                remembering.note_bounds(tile_idx, n_rows, &labels, &scores, error);
-            }
-            // SAFETY: passed on to the caller.
-            unsafe {
-                let pending = &mut rows.pending;
-                remembering.note_labels::<F::Floats>(tile_idx, n_rows, columns, &labels, pending)
-            };
+            remembering.note_labels(tile_idx, n_rows, of_tile, &labels, &mut rows.pending);
         }
     }
-}
-
-/// The exact labels of the rows of a tile whose bit is set; how many there are.
-///
-/// Not kept out of line: compiled with the vectors of the kernel it takes a quarter of the time.
-#[inline(always)]
-unsafe fn settle<L: Lanes>(
-    columns: &[[f32; LANES]],
-    n_rows: usize,
-    uncertain: u32,
-    centroids: &PackedCentroids,
-    rows: &mut Rows,
-    labels: &mut [u16; LANES],
-) -> u64 {
-    // SAFETY: passed on to the caller.
-    unsafe { rows.read::<L>(columns) };
-    let mut n_settled = 0;
-    for (lane, row) in rows.rows(columns.len()).take(n_rows).enumerate() {
-        if (uncertain >> lane) & 1 == 1 {
-            labels[lane] = centroids.settle(row);
-            n_settled += 1;
-        }
-    }
-    n_settled
 }
 
 /// The exact distances of a tile's rows to what is nearest and second; those whose bit is set are compared with all.
 #[inline(always)]
 fn measure_two(
     centroids: &PackedCentroids,
-    rows: &Rows,
+    rows: &TileRows,
     [labels, seconds]: &[[u16; LANES]; 2],
     uncertain: u32,
     out: &mut [NearestTwo],
 ) {
     let centroids = centroids.distinct();
-    for (lane, (two, row)) in out
-        .iter_mut()
-        .zip(rows.rows(centroids.n_features()))
-        .enumerate()
-    {
+    for (lane, two) in out.iter_mut().enumerate() {
+        let row = &rows.row(lane)[..centroids.n_features()];
         *two = if (uncertain >> lane) & 1 == 1 {
             exact::nearest_two(row, centroids)
         } else {

@@ -1,7 +1,6 @@
 //! Centroids as the kernel wants them: distinct, in panels, with their bias and the error bound.
 
 use super::score::CentroidTile;
-use super::short_scores::{self, ShortCentroids};
 use crate::{Centroids, exact};
 use std::collections::HashMap;
 
@@ -31,8 +30,10 @@ pub(super) struct PackedCentroids {
     pub(super) panels: Vec<Panel<f32>>,
     /// [n_distinct] `|c|^2 / 2`, rounded to `f32`.
     pub(super) biases: Vec<f32>,
-    /// Where scoring in 16-bit products first may pay.
-    pub(super) shorts: Option<ShortCentroids>,
+    /// As wide as panels of 16-bit products may be, where these are made at all.
+    pub(super) short_width: Option<usize>,
+    /// As they are, for rows that 16-bit products leave in doubt.
+    pub(super) tiles: Vec<CentroidTile>,
     /// Largest Euclidean norm, rounded up.
     max_norm: f64,
     /// See [`error_of_square`].
@@ -75,20 +76,19 @@ impl PackedCentroids {
         let max_square = squares.iter().copied().max().unwrap_or(0);
         // Three roundings of 2^-53 each; the factor covers thousands.
         let max_norm = (max_square as f64).sqrt() * (1.0 + 1e-12);
-        let pays = distinct.n_clusters() >= short_scores::MIN_CLUSTERS
-            && distinct.n_features() <= short_scores::MAX_FEATURES;
         // One rounding: an integer below 2^58 to `f32`; halving is exact.
         let biases: Vec<f32> = squares.iter().map(|&square| square as f32 / 2.0).collect();
-        let shorts = widths.shorts.filter(|_| pays).map(|width| {
-            let tiles = CentroidTile::cut(&distinct, &biases);
-            ShortCentroids::new(&distinct, &squares, max_norm, width, tiles)
-        });
+        let tiles = match widths.shorts {
+            Some(_) => CentroidTile::cut(&distinct, &biases),
+            None => Vec::new(),
+        };
         Self {
             panels: cut_in_panels(distinct.n_clusters(), widths.floats, |idx| {
                 distinct.row(idx).iter().map(|&value| value as f32)
             }),
             biases,
-            shorts,
+            short_width: widths.shorts,
+            tiles,
             max_norm,
             of_square: error_of_square(distinct.n_features(), max_norm),
             distinct,
@@ -183,19 +183,12 @@ impl PackedCentroids {
     /// them round numbers below `2 (X + C)^2`. A root is half an ulp off, below `u (X + C) 2`, and so is the difference of two.
     #[inline(always)]
     pub(super) fn distance_error(&self, row_norm: f32) -> DistanceError {
-        let [constant, linear, square] = self.of_square;
-        let x = f64::from(row_norm);
-        let of_square = (square * x + linear) * x + constant;
-        let of_root = 8.0 * UNIT * (x + self.max_norm);
-        DistanceError {
-            of_square: (of_square as f32).next_up(),
-            of_root: (of_root as f32).next_up(),
-        }
+        DistanceError::new(&self.of_square, self.max_norm, row_norm, 0.0)
     }
 }
 
 /// By powers of the norm of a row, the error of a squared distance: the terms of [`PackedCentroids::distance_error`], in order.
-fn error_of_square(n_features: usize, max_norm: f64) -> [f64; 3] {
+pub(super) fn error_of_square(n_features: usize, max_norm: f64) -> [f64; 3] {
     let (d, c) = (n_features as f64, max_norm);
     let unit = UNIT * (1.0 + 1e-6);
     [
@@ -211,6 +204,21 @@ pub(super) struct DistanceError {
     pub(super) of_square: f32,
     /// Of the roots of two, and of their difference, in grid steps.
     pub(super) of_root: f32,
+}
+
+impl DistanceError {
+    /// Of rows and centroids of these norms at most; `of_square` as [`error_of_square`] makes it, `coarse` what else a squared distance is off.
+    #[inline(always)]
+    pub(super) fn new(of_square: &[f64; 3], max_norm: f64, row_norm: f32, coarse: f64) -> Self {
+        let [constant, linear, square] = of_square;
+        let x = f64::from(row_norm);
+        let of_square = (square * x + linear) * x + constant + coarse * (1.0 + 1e-9);
+        let of_root = 8.0 * UNIT * (x + max_norm);
+        Self {
+            of_square: (of_square as f32).next_up(),
+            of_root: (of_root as f32).next_up(),
+        }
+    }
 }
 
 /// Panels at most `width` wide of what `values` gives of each of `n_distinct` centroids.

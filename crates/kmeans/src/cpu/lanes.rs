@@ -1,13 +1,14 @@
 //! Sixteen `f32` side by side: one row of a tile in each lane.
 
 use crate::LANES;
+use crate::split::join_pair;
 
 /// What a kernel does to sixteen lanes. One implementation an instruction set; `assign` is written once against it.
 ///
 /// # Safety
 /// Every method may execute instructions of its set: call them only on a processor that has it, and inline them (hence
 /// `#[inline(always)]` on all) into a function compiled with that `target_feature`, or they become calls.
-pub(super) trait Lanes: Copy {
+pub(crate) trait Lanes: Copy {
     /// All lanes `value`.
     unsafe fn splat(value: f32) -> Self;
     /// One value a lane.
@@ -26,6 +27,18 @@ pub(super) trait Lanes: Copy {
     unsafe fn if_less(self, bound: Self, then: Self, otherwise: Self) -> Self;
     /// Whether `self - low <= gap` in any lane.
     unsafe fn any_within(self, low: Self, gap: f32) -> bool;
+
+    /// Puts two features of a tile together, as [`join_pair`] does.
+    #[inline(always)]
+    unsafe fn join(
+        pair: &[i32; LANES],
+        lower: &[[i8; LANES]; 2],
+        origin: [i32; 2],
+        shift: u32,
+        out: &mut [[f32; LANES]; 2],
+    ) {
+        join_pair(pair, lower, origin, shift, out);
+    }
 
     /// Grid values of four features as integers, row by row.
     #[inline(always)]
@@ -59,7 +72,7 @@ pub(super) trait Lanes: Copy {
 
 /// Plain Rust, for any processor; the compiler makes of it what it can.
 #[derive(Clone, Copy)]
-pub(super) struct Scalar([f32; LANES]);
+pub(crate) struct Scalar([f32; LANES]);
 
 impl Scalar {
     #[inline(always)]

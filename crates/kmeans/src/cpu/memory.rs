@@ -8,9 +8,8 @@
 use std::ops::Range;
 
 use super::centroids::DistanceError;
-use super::lanes::Lanes;
 use super::score::Scores;
-use super::sums::Pending;
+use super::sums::{Pending, TileRows, lanes_of};
 use super::travel::Travel;
 use crate::block::SEGMENT_ROWS;
 use crate::{Block, LANES, Partial};
@@ -220,10 +219,17 @@ impl Remembering<'_> {
         self.travel.keeps_bounds
     }
 
-    /// Appends those of `tiles` that have a row whose label may have changed.
+    /// Appends those of `tiles` that have a row whose label may have changed: to `few` if there are at most `most_few` of them, with a bit for
+    /// each, to `list` otherwise.
     #[inline(always)]
-    pub(super) fn list_unsafe(&mut self, tiles: Range<usize>, list: &mut Vec<usize>) {
-        let n_before = list.len();
+    pub(super) fn list_unsafe(
+        &mut self,
+        tiles: Range<usize>,
+        most_few: u64,
+        list: &mut Vec<usize>,
+        few: &mut Vec<(usize, u32)>,
+    ) {
+        let n_before = list.len() + few.len();
         let bounds = &mut self.memory.bounds;
         if bounds.of_row.is_empty() || !self.knows_labels {
             list.extend(tiles);
@@ -242,29 +248,47 @@ impl Remembering<'_> {
                 for (left, label) in left.iter_mut().zip(&labels[tile_idx]) {
                     *left = left.saturating_sub(shrunk[usize::from(*label)]);
                 }
-                let (mut least, mut n_unsafe) = (u16::MAX, 0);
-                for left in left {
+                let (mut least, mut rows) = (u16::MAX, 0u32);
+                for (lane, left) in left.into_iter().enumerate() {
                     least = least.min(left);
-                    n_unsafe += u64::from(left == 0);
+                    rows |= u32::from(left == 0) << lane;
                 }
-                if n_unsafe == 0 {
-                    bounds.of_tile[tile_idx] = most.saturating_add(least);
-                } else {
-                    self.effort.n_unsafe_rows += n_unsafe;
-                    list.push(tile_idx);
+                let n_unsafe = u64::from(rows.count_ones());
+                self.effort.n_unsafe_rows += n_unsafe;
+                match n_unsafe {
+                    0 => bounds.of_tile[tile_idx] = most.saturating_add(least),
+                    _ if n_unsafe <= most_few => few.push((tile_idx, rows)),
+                    _ => list.push(tile_idx),
                 }
             }
         }
-        self.effort.n_tiles_read += (list.len() - n_before) as u64;
+        self.effort.n_tiles_read += (list.len() + few.len() - n_before) as u64;
     }
 
-    /// Bounds of a tile's rows from their scores, and what distances that follow from these are off by.
+    /// Whether a tile has these labels already.
+    #[inline(always)]
+    pub(super) fn knows(&self, tile_idx: usize, labels: &[u16; LANES]) -> bool {
+        self.knows_labels && self.memory.labels[tile_idx * LANES..][..LANES] == *labels
+    }
+
+    /// [LANES] labels of a tile, of passes that are known to have seen it.
+    #[inline(always)]
+    pub(super) fn labels_of(&self, tile_idx: usize) -> [u16; LANES] {
+        let mut labels = [0; LANES];
+        labels.copy_from_slice(&self.memory.labels[tile_idx * LANES..][..LANES]);
+        labels
+    }
+
+    /// Bounds of the rows of a tile that were `scored`, from their scores, and what distances that follow from these are off by. Those whose
+    /// label is uncertain get none.
     #[inline(always)]
     pub(super) fn note_bounds(
         &mut self,
         tile_idx: usize,
         n_rows: usize,
         labels: &[u16; LANES],
+        scored: u32,
+        uncertain: u32,
         scores: &Scores,
         error: DistanceError,
     ) {
@@ -292,51 +316,75 @@ impl Remembering<'_> {
             // The low bits of the sum are the whole number nearest, in one addition: a cast would ask after NaN.
             *left = (units + WHOLE).to_bits() as u16;
         }
-        let mut bounds = left;
-        for (bound, label) in bounds.iter_mut().zip(labels) {
-            *bound = bound.saturating_add(travel.shrunk_units[usize::from(*label)]);
+        let mut shrunk = [0u16; LANES];
+        for (shrunk, label) in shrunk.iter_mut().zip(labels) {
+            *shrunk = travel.shrunk_units[usize::from(*label)];
         }
-        own.of_row[at..at + LANES].fill(u16::MAX);
-        own.of_row[at..][..n_rows].copy_from_slice(&bounds[..n_rows]);
-        let least = left[..n_rows].iter().copied().fold(u16::MAX, u16::min);
+        let of_row = &mut own.of_row[at..][..LANES];
+        let mut bounds = [0u16; LANES];
+        for lane in 0..LANES {
+            bounds[lane] = left[lane].saturating_add(shrunk[lane]);
+        }
+        if scored != (1 << LANES) - 1 {
+            // Of the others the bounds stay.
+            for lane in 0..LANES {
+                let is_scored = (scored >> lane) & 1 == 1;
+                let own = of_row[lane];
+                bounds[lane] = if is_scored { bounds[lane] } else { own };
+                left[lane] = bounds[lane].saturating_sub(shrunk[lane]);
+            }
+        }
+        of_row.copy_from_slice(&bounds);
+        // Whatever cluster they turn out to be in.
+        for lane in lanes_of(uncertain) {
+            (of_row[lane], left[lane]) = (0, 0);
+        }
+        let mut least = u16::MAX;
+        for &left in &left[..n_rows] {
+            least = least.min(left);
+        }
+        of_row[n_rows..].fill(u16::MAX);
         own.of_tile[tile_idx] = match least {
             0 => 0,
             least => (travel.most_units() as u16).saturating_add(least),
         };
     }
 
-    /// The labels of a tile's rows; 0 beyond `n_rows`.
-    ///
-    /// # Safety
-    /// As for [`Lanes`].
+    /// The rows of a tile that [`Remembering::note_labels`] will ask for if these are their labels.
     #[inline(always)]
-    pub(super) unsafe fn note_labels<L: Lanes>(
+    pub(super) fn wanted_rows(&self, tile_idx: usize, labels: &[u16; LANES]) -> u32 {
+        if !self.knows_labels {
+            return (1 << LANES) - 1;
+        }
+        let known = &self.memory.labels[tile_idx * LANES..][..LANES];
+        let mut moved = 0;
+        for lane in 0..LANES {
+            moved |= u32::from(known[lane] != labels[lane]) << lane;
+        }
+        moved
+    }
+
+    /// The labels of a tile's rows; 0 beyond `n_rows`. `rows` has those of [`Remembering::wanted_rows`].
+    #[inline(always)]
+    pub(super) fn note_labels(
         &mut self,
         tile_idx: usize,
         n_rows: usize,
-        columns: &[[f32; LANES]],
+        rows: &TileRows,
         labels: &[u16; LANES],
         pending: &mut Pending,
     ) {
+        let moved = self.wanted_rows(tile_idx, labels);
         let known = &mut self.memory.labels[tile_idx * LANES..][..LANES];
         if !self.knows_labels {
             self.n_moved += n_rows as u64;
-            known.copy_from_slice(labels);
-            // SAFETY: passed on to the caller.
-            return unsafe { pending.add_rows::<L>(columns, n_rows, labels, &mut self.partial) };
+            pending.add_rows(rows, n_rows, labels, &mut self.partial);
+        } else if moved != 0 {
+            self.n_moved += u64::from(moved.count_ones());
+            let mut from = [0; LANES];
+            from.copy_from_slice(known);
+            pending.move_rows(rows, moved, [&from, labels], &mut self.partial);
         }
-        if known == labels {
-            return;
-        }
-        let mut from = [0; LANES];
-        from.copy_from_slice(known);
-        let mut moved = 0;
-        for lane in 0..LANES {
-            moved |= u32::from(from[lane] != labels[lane]) << lane;
-        }
-        self.n_moved += u64::from(moved.count_ones());
-        // SAFETY: passed on to the caller.
-        unsafe { pending.move_rows::<L>(columns, moved, [&from, labels], &mut self.partial) };
         known.copy_from_slice(labels);
     }
 

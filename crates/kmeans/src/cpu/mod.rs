@@ -11,6 +11,7 @@ mod short_scores;
 mod shorts;
 mod sums;
 mod travel;
+mod waiting;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -18,8 +19,9 @@ use crate::exact::{self, NearestTwo};
 use crate::{Backend, BackendError, Block, BlockLabels, Centroids, Partial};
 use assign::{Assignment, Wanted, sweep};
 use centroids::{PackedCentroids, PanelWidths};
-use lanes::Scalar;
+pub(crate) use lanes::Scalar;
 use shorts::PlainShorts;
+pub(crate) use sums::join;
 
 pub use memory::{BlockMemory, Effort};
 pub use travel::{Travel, TravelUnits};
@@ -83,12 +85,12 @@ impl Kernel {
     }
 
     /// AVX-512 has 32 registers and scores three vectors at once; the others score one, which takes two registers of 16, four of 32 and
-    /// four of 16. 16-bit products take as many.
+    /// four of 16. 16-bit products take as many, and another where they are made and added by two instructions.
     fn panel_widths(self) -> PanelWidths {
         let (floats, shorts) = match self {
             Self::Avx512Vnni => (8, Some(8)),
-            Self::Avx512 => (8, None),
-            Self::Avx2 => (6, None),
+            Self::Avx512 => (8, Some(8)),
+            Self::Avx2 => (6, Some(5)),
             Self::Neon => (6, None),
             Self::Scalar => (2, None),
         };
@@ -104,6 +106,29 @@ impl Kernel {
             Self::Scalar => "scalar",
         }
     }
+}
+
+/// Whether the fastest kernel of this processor scores the upper bits of rows.
+pub(crate) fn wants_split() -> bool {
+    Kernel::available()[0].panel_widths().shorts.is_some()
+}
+
+/// A plain loop; `run` must be `#[inline(always)]` to be compiled anew for wider vectors.
+pub(crate) trait Vectorised {
+    /// What it answers.
+    type Output;
+    /// Does it.
+    fn run(self) -> Self::Output;
+}
+
+/// Runs `work`, compiled for this processor.
+pub(crate) fn vectorised<W: Vectorised>(work: W) -> W::Output {
+    #[cfg(target_arch = "x86_64")]
+    if Kernel::Avx2.is_available() {
+        // SAFETY: just seen.
+        return unsafe { x86::run_avx2(work) };
+    }
+    work.run()
 }
 
 /// Passes on the calling thread. Cheap to make and to copy; threads are the caller's business.

@@ -49,13 +49,12 @@ impl CentroidTile {
     }
 }
 
-/// The position of the centroid nearest to row `lane` of a tile, and whether it is certain.
+/// The position of the centroid nearest to `row` [n_features], or more, and whether it is certain.
 ///
 /// The error is that of [`score`]: a term is rounded no more often when four sums are made side by side.
 #[inline(always)]
 pub(super) unsafe fn score_row<L: Lanes>(
-    columns: &[[f32; LANES]],
-    lane: usize,
+    row: &[i32],
     centroids: &[CentroidTile],
     gap: f32,
 ) -> (u16, bool) {
@@ -66,15 +65,15 @@ pub(super) unsafe fn score_row<L: Lanes>(
         unsafe {
             let mut sums = [L::splat(0.0); 4];
             sums[0] = L::load(&tile.biases);
-            let (fours, rest) = columns.as_chunks::<4>();
-            let (c_fours, c_rest) = tile.columns[..columns.len()].as_chunks::<4>();
+            let (fours, rest) = row[..tile.columns.len()].as_chunks::<4>();
+            let (c_fours, c_rest) = tile.columns.as_chunks::<4>();
             for (four, c_four) in fours.iter().zip(c_fours) {
-                for ((sum, column), c) in sums.iter_mut().zip(four).zip(c_four) {
-                    *sum = sum.minus_product(L::splat(column[lane]), L::load(c));
+                for ((sum, &x), c) in sums.iter_mut().zip(four).zip(c_four) {
+                    *sum = sum.minus_product(L::splat(x as f32), L::load(c));
                 }
             }
-            for (column, c) in rest.iter().zip(c_rest) {
-                sums[0] = sums[0].minus_product(L::splat(column[lane]), L::load(c));
+            for (&x, c) in rest.iter().zip(c_rest) {
+                sums[0] = sums[0].minus_product(L::splat(x as f32), L::load(c));
             }
             sum_of_four(sums).store(&mut scores);
         }
@@ -95,29 +94,15 @@ pub(super) unsafe fn score_row<L: Lanes>(
 pub(super) trait Found {
     /// Of the instruction set in use.
     type Floats: Lanes;
-
-    /// The positions of the nearest centroids, and for which rows they are not certain.
-    unsafe fn labels(
-        &self,
-        columns: &[[f32; LANES]],
-        centroids: &PackedCentroids,
-        row_norm: f32,
-    ) -> ([u16; LANES], Uncertain);
-    /// The scores, and how far off the distances are that follow from them.
+    /// The positions of the nearest centroids, and a bit for each row whose is not certain.
+    unsafe fn labels(&self, centroids: &PackedCentroids, row_norm: f32) -> ([u16; LANES], u32);
+    /// The scores, and how far off the distances are that follow from them. `columns` [n_features], where scores are of whole values.
     unsafe fn scores(
         &self,
         columns: &[[f32; LANES]],
         centroids: &PackedCentroids,
         row_norm: f32,
     ) -> (Scores, DistanceError);
-}
-
-/// Rows of a tile, a bit each.
-pub(super) struct Uncertain {
-    /// To be settled exactly.
-    pub(super) still: u32,
-    /// Scored in 16-bit products and then in `f32`.
-    pub(super) scored_again: u32,
 }
 
 /// Best and second best score of each row of a group, and the position of the best.
@@ -132,7 +117,7 @@ pub(super) struct Best<L, const TILES: usize> {
 pub(super) struct Scores {
     pub(super) best: [f32; LANES],
     pub(super) second: [f32; LANES],
-    /// `|x|^2`, rounded with each feature.
+    /// `|x|^2`, rounded.
     pub(super) squares: [f32; LANES],
 }
 
@@ -152,18 +137,10 @@ impl<L: Lanes> Found for Best<L, 1> {
     type Floats = L;
 
     #[inline(always)]
-    unsafe fn labels(
-        &self,
-        _: &[[f32; LANES]],
-        centroids: &PackedCentroids,
-        row_norm: f32,
-    ) -> ([u16; LANES], Uncertain) {
+    unsafe fn labels(&self, centroids: &PackedCentroids, row_norm: f32) -> ([u16; LANES], u32) {
         let gap = centroids.certain_gap(row_norm);
         let mut idxs = [0f32; LANES];
-        let mut uncertain = Uncertain {
-            still: 0,
-            scored_again: 0,
-        };
+        let mut uncertain = 0;
         let ([score], [second_score]) = (self.score, self.second_score);
         // SAFETY: passed on to the caller.
         unsafe {
@@ -173,7 +150,7 @@ impl<L: Lanes> Found for Best<L, 1> {
                 score.store(&mut scores);
                 second_score.store(&mut second_scores);
                 for lane in 0..LANES {
-                    uncertain.still |= u32::from(second_scores[lane] - scores[lane] <= gap) << lane;
+                    uncertain |= u32::from(second_scores[lane] - scores[lane] <= gap) << lane;
                 }
             }
         }
@@ -205,7 +182,7 @@ impl<L: Lanes> Found for Best<L, 1> {
 
 /// `|x|^2` of the rows of a tile, rounded with each feature.
 #[inline(always)]
-pub(super) unsafe fn squared_norms<L: Lanes>(columns: &[[f32; LANES]]) -> [f32; LANES] {
+unsafe fn squared_norms<L: Lanes>(columns: &[[f32; LANES]]) -> [f32; LANES] {
     let mut squares = [0.0; LANES];
     // SAFETY: passed on to the caller.
     unsafe {

@@ -1,137 +1,224 @@
-//! Scores from products of 16-bit integers: twice as many a cycle as multiply-adds of `f32`, of rows and centroids rounded to 15 bits.
+//! Scores from products of 16-bit integers: half the bytes to read and up to twice as many products a cycle as in `f32`, of the upper
+//! bits of rows and of centroids rounded to 15.
 //!
-//! What they cannot tell apart is scored again in `f32`, and what that cannot, in exact integers. Rows are scaled by a power of two a
-//! tile, centroids by a number a candidate, so that nothing overflows and no bit is wasted.
+//! What they cannot tell apart is scored again in `f32`, and what that cannot, in exact integers. Rows are those of a block less its
+//! origin (see [`Split`]), centroids are scaled by a number of their own, so that nothing overflows and few bits are wasted.
 
-use super::centroids::{DistanceError, PackedCentroids, Panel, cut_in_panels};
+use super::centroids::{DistanceError, PackedCentroids, Panel, cut_in_panels, error_of_square};
 use super::lanes::Lanes;
-use super::score::{CentroidTile, Found, Scores, Uncertain, score_row, squared_norms};
+use super::score::{Found, Scores};
 use super::shorts::Shorts;
 use super::sums::lanes_of;
+use crate::split::{LONGEST, Split};
 use crate::{Centroids, LANES};
 
-/// No scaled row or centroid is longer than this, nor any value of theirs: 2^15 less room for roundings. The product of two is below 2^30
-/// then, half a square below 2^29, and scores fit 32 bits with one to spare.
-const LONGEST: f64 = 32_704.0;
-/// Roundings of a half each, up to this many, stay within that room. Above, the rounded rows of a group leave the first-level cache.
-pub(super) const MAX_FEATURES: usize = 256;
-/// Below, rounding the rows costs more than it saves.
-pub(super) const MIN_CLUSTERS: usize = 3;
-/// Rows are scaled by 2^0 to 2^-12: grid values are below 2^22, so that rows of [`MAX_FEATURES`] of them are shorter than 2^26.
-const N_SCALES: usize = 13;
-
-/// One candidate's centroids, as pairs.
-#[derive(Clone)]
+/// One candidate's centroids, as pairs, for the rows of one block.
 pub(super) struct ShortCentroids {
-    pub(super) panels: Vec<Panel<i32>>,
-    /// [N_SCALES x n_distinct] biases at each scale of the rows.
+    panels: Vec<Panel<i32>>,
+    tiles: Vec<ShortTile>,
+    /// [n_distinct]
     biases: Vec<i32>,
-    /// As they are, for rows that are left in doubt.
-    tiles: Vec<CentroidTile>,
-    n_clusters: usize,
     /// How long a row or centroid of rounding errors may be, and what of the error of a score is the same for all rows.
     half: f64,
     least_error: f64,
-    /// What centroids are multiplied by.
-    factor: f64,
-    /// Largest norm, in grid steps.
+    /// By powers of the norm of a row, the terms of [`ShortCentroids::certain_gap`].
+    gap: [f32; 2],
+    /// Grid steps squared in a unit of the scores, and grid steps in one of the rows.
+    per_unit: f64,
+    step: f64,
+    /// Largest norm less the origin, in grid steps.
     max_norm: f64,
+    /// See [`error_of_square`].
+    of_square: [f64; 3],
     /// What indices take of a score.
     idx_mask: i32,
 }
 
-/// How the rows of a tile are scaled.
-#[derive(Clone, Copy)]
-pub(super) struct Scale {
-    /// Position among the scales: rows are divided by two to this power.
-    exponent: usize,
-    row_norm: f64,
+/// Up to [`LANES`] centroids, one a lane: for the scores of a single row.
+struct ShortTile {
+    /// Out of reach where there is no centroid.
+    biases: [i32; LANES],
+    idxs: [i32; LANES],
+    /// [n_features / 2, rounded up]
+    columns: Vec<[i32; LANES]>,
 }
 
-impl Scale {
-    /// What rows are multiplied by.
-    pub(super) fn of_rows(self) -> f32 {
-        f32::from_bits((127 - self.exponent as u32) << 23)
+impl ShortTile {
+    /// `biases` [n_clusters]; `pairs` gives those of a centroid.
+    fn cut<I: Iterator<Item = i32>>(
+        biases: &[i32],
+        n_pairs: usize,
+        pairs: impl Fn(usize) -> I,
+    ) -> Vec<Self> {
+        let tiles = biases.chunks(LANES).enumerate().map(|(tile_idx, own)| {
+            let mut tile = Self {
+                biases: [i32::MAX; LANES],
+                idxs: [0; LANES],
+                columns: vec![[0; LANES]; n_pairs],
+            };
+            for (lane, &bias) in own.iter().enumerate() {
+                let idx = tile_idx * LANES + lane;
+                (tile.biases[lane], tile.idxs[lane]) = (bias, idx as i32);
+                for (column, pair) in tile.columns.iter_mut().zip(pairs(idx)) {
+                    column[lane] = pair;
+                }
+            }
+            tile
+        });
+        tiles.collect()
     }
 }
 
 impl ShortCentroids {
-    /// `squares` [n_distinct] squared norms, of which `max_norm` is the root of the largest; panels are at most `width` wide, `tiles` the
-    /// same centroids.
-    pub(super) fn new(
-        distinct: &Centroids,
-        squares: &[u64],
-        max_norm: f64,
-        width: usize,
-        tiles: Vec<CentroidTile>,
-    ) -> Self {
-        let n_clusters = distinct.n_clusters();
-        // Short centroids stay as they are: integers, and exact.
-        let factor = (LONGEST / max_norm).min(1.0);
-        let rounded = |value: i32| -(f64::from(value) * factor).round() as i32;
-        // The factor covers the roundings of all that is made of this in `f64`.
-        let half = (distinct.n_features() as f64).sqrt() / 2.0 * (1.0 + 1e-9);
-        let pair = |pair: &[i32]| {
-            let high = pair.get(1).map_or(0, |&value| rounded(value));
-            (rounded(pair[0]) & 0xffff) | high << 16
+    /// Panels are at most `width` wide.
+    pub(super) fn new(distinct: &Centroids, split: &Split, width: usize) -> Self {
+        let (n_clusters, n_features) = (distinct.n_clusters(), distinct.n_features());
+        let origin = split.origin();
+        let square = |centroid: &[i32]| {
+            let mut square = 0;
+            for (&c, &o) in centroid.iter().zip(origin) {
+                let c = i64::from(c - o);
+                square += c * c;
+            }
+            square
         };
-        let biases = (0..N_SCALES as i32).flat_map(|exponent| {
-            let scale = factor / 2f64.powi(exponent);
-            // Those of scales too large for these centroids are never asked for.
-            squares
-                .iter()
-                .map(move |&square| (square as f64 / 2.0 * scale).round() as i32)
-        });
+        let squares: Vec<i64> = distinct.rows().map(square).collect();
+        let max_square = squares.iter().copied().max().unwrap_or(0);
+        // Three roundings of 2^-53 each; the factor covers thousands.
+        let max_norm = (max_square as f64).sqrt() * (1.0 + 1e-12);
+        let step = f64::from(1 << split.shift());
+        // No centroid is longer than a row may be, and half the square of one takes no more room than a product with a row. Short
+        // centroids stay as they are: integers, and exact.
+        let factor = (LONGEST / max_norm).min(LONGEST / max_norm * (LONGEST * step / max_norm));
+        let factor = factor.min(1.0);
+        // The factor covers the roundings of all that is made of this in `f64`.
+        let half = (n_features as f64).sqrt() / 2.0 * (1.0 + 1e-9);
+        let rounded = |c: i32, o: i32| whole(f64::from(o - c) * factor);
+        let pairs = |idx: usize| {
+            let pairs = distinct.row(idx).chunks(2).zip(origin.chunks(2));
+            pairs.map(|(centroid, origin)| {
+                let high = match (centroid.get(1), origin.get(1)) {
+                    (Some(&c), Some(&o)) => rounded(c, o),
+                    _ => 0,
+                };
+                (rounded(centroid[0], origin[0]) & 0xffff) | high << 16
+            })
+        };
+        let least_error = half * (factor * max_norm + half) + 0.5;
+        let idx_mask = n_clusters.next_power_of_two() as i32 - 1;
+        // Four roundings by 2^-24, and one down to a whole number.
+        let rounded_up = |term: f64| (term * (1.0 + 1e-6)) as f32;
+        let constant = 2.0 * least_error + f64::from(idx_mask) + 2.0;
+        let biases = squares.iter();
+        let biases: Vec<i32> = biases
+            .map(|&square| whole(square as f64 / 2.0 * (factor / step)))
+            .collect();
         Self {
-            panels: cut_in_panels(n_clusters, width, |idx| {
-                distinct.row(idx).chunks(2).map(pair)
-            }),
-            biases: biases.collect(),
-            tiles,
-            n_clusters,
+            panels: cut_in_panels(n_clusters, width, pairs),
+            tiles: ShortTile::cut(&biases, n_features.div_ceil(2), pairs),
+            biases,
             half,
-            least_error: half * (factor * max_norm + half) + 0.5,
-            factor,
+            least_error,
+            gap: [rounded_up(constant), rounded_up(2.0 * half / step)],
+            per_unit: step / factor,
+            step,
             max_norm,
-            idx_mask: n_clusters.next_power_of_two() as i32 - 1,
+            of_square: error_of_square(n_features, max_norm),
+            idx_mask,
         }
     }
 
-    /// How to scale rows of norm `row_norm` at most, so that scores with these centroids fit.
+    /// Best and second best score of one row of a tile, the index of the centroid in their low bits.
     #[inline(always)]
-    pub(super) fn scale(&self, row_norm: f32) -> Scale {
-        let row_norm = f64::from(row_norm);
-        let ratio = row_norm.max(self.max_norm) / LONGEST;
-        let above = (ratio.to_bits() >> 52) as i64 - 1022;
-        Scale {
-            exponent: (above.max(0) as usize).min(N_SCALES - 1),
-            row_norm,
+    unsafe fn score_row<S: Shorts>(&self, pairs: &[[i32; LANES]], lane: usize) -> [i32; 2] {
+        let (mut bests, mut seconds) = ([0; LANES], [0; LANES]);
+        // SAFETY: passed on to the caller.
+        unsafe {
+            let mask = S::splat(self.idx_mask);
+            let (mut best, mut second) = (S::splat(i32::MAX), S::splat(i32::MAX));
+            for tile in &self.tiles {
+                // Two sums side by side: one would wait for itself with each pair.
+                let mut sums = [S::load(&tile.biases), S::splat(0)];
+                for (pair_idx, (pair, column)) in pairs.iter().zip(&tile.columns).enumerate() {
+                    let sum = &mut sums[pair_idx % 2];
+                    *sum = sum.plus_products(S::splat(pair[lane]), S::load(column));
+                }
+                let score = sums[0].plus(sums[1]);
+                let score = score.with_bits(mask, S::load(&tile.idxs));
+                second = second.min(best.max(score));
+                best = best.min(score);
+            }
+            best.store(&mut bests);
+            second.store(&mut seconds);
         }
+        let (mut least, mut next) = (i32::MAX, i32::MAX);
+        for lane in 0..LANES {
+            next = next.min(seconds[lane]).min(least.max(bests[lane]));
+            least = least.min(bests[lane]);
+        }
+        [least, next]
     }
 
-    /// [n_distinct] the biases at a scale.
+    /// In grid steps squared: scores, and `|x|^2` in steps of the rows.
     #[inline(always)]
-    pub(super) fn biases(&self, scale: Scale) -> &[i32] {
-        &self.biases[scale.exponent * self.n_clusters..][..self.n_clusters]
+    fn to_grid(
+        &self,
+        best: &[i32; LANES],
+        second: &[i32; LANES],
+        squares: &[i32; LANES],
+    ) -> Scores {
+        let (per_unit, step) = (self.per_unit as f32, self.step as f32);
+        let mut scores = Scores {
+            best: [0.0; LANES],
+            second: [0.0; LANES],
+            squares: [0.0; LANES],
+        };
+        for lane in 0..LANES {
+            scores.best[lane] = best[lane] as f32 * per_unit;
+            scores.second[lane] = second[lane] as f32 * per_unit;
+            scores.squares[lane] = squares[lane] as f32 * (step * step);
+        }
+        scores
     }
 
-    /// How far a score at this scale may be off, in its own units.
+    /// How far a score of rows of norm `row_norm` at most may be off, in its own units.
     ///
-    /// With s the scale of the rows and f the factor of the centroids, a rounded value is off by a half at most, and so a rounded row or
-    /// centroid by `h = sqrt(d) / 2`. Of `x' = s x + e` and `c' = f c + g` the product is `x'.c' - s x.f c = e.(f c) + x'.g`, which by Cauchy
-    /// and Schwarz is below `h f C + (s X + h) h`; the bias is rounded once, and products and sums of integers are exact.
+    /// With s the step of the rows and f the factor of the centroids, both less the origin, a rounded value is off by a half at most, and so
+    /// a rounded row or centroid by `h = sqrt(d) / 2`. Of `x' = x / s + e` and `c' = f c + g` the product is
+    /// `x'.c' - x.f c / s = e.(f c) + x'.g`, which by Cauchy and Schwarz is below `h f C + (X / s + h) h`; the bias is rounded once, and
+    /// products and sums of integers are exact.
     #[inline(always)]
-    fn error(&self, scale: Scale) -> f64 {
-        self.least_error + self.half * f64::from(scale.of_rows()) * scale.row_norm
+    fn error(&self, row_norm: f32) -> f64 {
+        self.least_error + self.half * (f64::from(row_norm) / self.step)
     }
 
     /// If the second best score of a row is more than this above the best, the best centroid is the nearest. Both are in doubt by
     /// [`ShortCentroids::error`], and the low bits of each hold an index.
     #[inline(always)]
-    pub(super) fn certain_gap(&self, scale: Scale) -> u32 {
+    fn certain_gap(&self, row_norm: f32) -> u32 {
         // Below 2^24: an error is below 16 * 2^17, an index below 2^16.
-        (2.0 * self.error(scale)) as u32 + 1 + self.idx_mask as u32
+        let [constant, linear] = self.gap;
+        (linear * row_norm + constant) as i32 as u32
     }
+
+    /// How far off distances are that follow from scores, of rows of norm `row_norm` at most.
+    ///
+    /// With X, s, e and h as in [`ShortCentroids::error`], `|x'|^2` is off by `2 X / s h + h^2` at most, in steps squared.
+    #[inline(always)]
+    fn distance_error(&self, row_norm: f32) -> DistanceError {
+        // Three roundings by 2^-24 of numbers below 2^31 are below 2^9 together.
+        let of_score = self.error(row_norm) + f64::from(self.idx_mask) + 512.0;
+        let of_row = (2.0 * f64::from(row_norm) / self.step + self.half) * self.half;
+        let coarse = 2.0 * of_score * self.per_unit + of_row * self.step * self.step;
+        DistanceError::new(&self.of_square, self.max_norm, row_norm, coarse)
+    }
+}
+
+/// The whole number nearest to one below 2^31 in magnitude: added to this, it lies in the low bits.
+#[inline(always)]
+fn whole(value: f64) -> i32 {
+    const ROUNDER: f64 = 1.5 * (1_u64 << 52) as f64;
+    (value + ROUNDER).to_bits() as i32
 }
 
 /// Best and second best score of each row of a group, with the index of the centroid in their low bits.
@@ -141,19 +228,21 @@ pub(super) struct BestShort<S, const TILES: usize> {
 }
 
 impl<S: Shorts, const TILES: usize> BestShort<S, TILES> {
-    /// What concerns one tile.
+    /// What concerns one tile, whose rows less the origin are of norm `row_norm` at most.
     #[inline(always)]
     pub(super) fn of_tile<'a>(
         &self,
         tile: usize,
+        pairs: &'a [[i32; LANES]],
         centroids: &'a ShortCentroids,
-        scale: Scale,
+        row_norm: f32,
     ) -> FoundShort<'a, S> {
         FoundShort {
             score: self.score[tile],
             second_score: self.second_score[tile],
+            pairs,
             centroids,
-            scale,
+            row_norm,
         }
     }
 }
@@ -162,24 +251,20 @@ impl<S: Shorts, const TILES: usize> BestShort<S, TILES> {
 pub(super) struct FoundShort<'a, S> {
     score: S,
     second_score: S,
+    pairs: &'a [[i32; LANES]],
     centroids: &'a ShortCentroids,
-    scale: Scale,
+    row_norm: f32,
 }
 
 impl<S: Shorts> Found for FoundShort<'_, S> {
     type Floats = S::Floats;
 
     #[inline(always)]
-    unsafe fn labels(
-        &self,
-        columns: &[[f32; LANES]],
-        centroids: &PackedCentroids,
-        row_norm: f32,
-    ) -> ([u16; LANES], Uncertain) {
+    unsafe fn labels(&self, _: &PackedCentroids, _: f32) -> ([u16; LANES], u32) {
         let mut scores = [0; LANES];
-        let gap = self.centroids.certain_gap(self.scale);
+        let gap = self.centroids.certain_gap(self.row_norm);
         // SAFETY: passed on to the caller.
-        let scored_again = unsafe {
+        let uncertain = unsafe {
             self.score.store(&mut scores);
             self.second_score.within(self.score, gap)
         };
@@ -187,102 +272,96 @@ impl<S: Shorts> Found for FoundShort<'_, S> {
         for (label, score) in labels.iter_mut().zip(scores) {
             *label = (score & self.centroids.idx_mask) as u16;
         }
-        let mut still = 0;
-        if scored_again != 0 {
-            let gap = centroids.certain_gap(row_norm);
-            for lane in lanes_of(scored_again) {
-                // SAFETY: passed on to the caller.
-                let (label, is_certain) =
-                    unsafe { score_row::<S::Floats>(columns, lane, &self.centroids.tiles, gap) };
-                labels[lane] = label;
-                still |= u32::from(!is_certain) << lane;
-            }
-        }
-        let uncertain = Uncertain {
-            still,
-            scored_again,
-        };
         (labels, uncertain)
     }
 
     #[inline(always)]
     unsafe fn scores(
         &self,
-        columns: &[[f32; LANES]],
-        centroids: &PackedCentroids,
-        row_norm: f32,
+        _: &[[f32; LANES]],
+        _: &PackedCentroids,
+        _: f32,
     ) -> (Scores, DistanceError) {
         let (mut best, mut second) = ([0; LANES], [0; LANES]);
         // SAFETY: passed on to the caller.
         let squares = unsafe {
             self.score.store(&mut best);
             self.second_score.store(&mut second);
-            squared_norms::<S::Floats>(columns)
+            squares::<S>(self.pairs)
         };
-        let per_unit = 1.0 / (self.centroids.factor * f64::from(self.scale.of_rows()));
-        let to_grid = per_unit as f32;
-        let mut scores = Scores {
-            best: [0.0; LANES],
-            second: [0.0; LANES],
-            squares,
-        };
-        for lane in 0..LANES {
-            scores.best[lane] = best[lane] as f32 * to_grid;
-            scores.second[lane] = second[lane] as f32 * to_grid;
-        }
-        // Three roundings by 2^-24 of numbers below 2^31 are below 2^9 together.
-        let own = self.centroids.error(self.scale) + f64::from(self.centroids.idx_mask) + 512.0;
-        let mut error = centroids.distance_error(row_norm);
-        error.of_square = (error.of_square + (2.0 * own * per_unit) as f32) * (1.0 + 1e-6);
-        (scores, error)
+        let scores = self.centroids.to_grid(&best, &second, &squares);
+        (scores, self.centroids.distance_error(self.row_norm))
     }
 }
 
-/// Rounds the rows of a group: `rounded` becomes [n_pairs x TILES].
+/// `|x|^2` of the upper bits of the rows of a tile.
 #[inline(always)]
-pub(super) unsafe fn round_rows<S: Shorts, const TILES: usize>(
-    tiles: &[&[[f32; LANES]]; TILES],
-    scales: &[Scale; TILES],
-    rounded: &mut Vec<[i32; LANES]>,
-) {
-    const NOTHING: [f32; LANES] = [0.0; LANES];
-    let n_features = tiles[0].len();
-    rounded.resize(n_features.div_ceil(2) * TILES, [0; LANES]);
-    for tile in 0..TILES {
-        let (pairs, odd) = tiles[tile].as_chunks::<2>();
-        let mut places = rounded.iter_mut().skip(tile).step_by(TILES);
-        // SAFETY: passed on to the caller.
-        unsafe {
-            let scale = scales[tile].of_rows();
-            for ([low, high], place) in pairs.iter().zip(&mut places) {
-                S::round_pairs(low, high, scale).store(place);
-            }
-            if let ([low], Some(place)) = (odd, places.next()) {
-                S::round_pairs(low, &NOTHING, scale).store(place);
-            }
+unsafe fn squares<S: Shorts>(pairs: &[[i32; LANES]]) -> [i32; LANES] {
+    let mut squares = [0; LANES];
+    // SAFETY: passed on to the caller.
+    unsafe {
+        // Two sums side by side: one would wait for itself with each pair.
+        let mut sums = [S::splat(0); 2];
+        for (pair_idx, pair) in pairs.iter().enumerate() {
+            let x = S::load(pair);
+            sums[pair_idx % 2] = sums[pair_idx % 2].plus_products(x, x);
         }
+        sums[0].plus(sums[1]).store(&mut squares);
+    }
+    squares
+}
+
+/// What upper bits say of some rows of a tile, one by one.
+pub(super) struct FewRows {
+    /// Of the rows that were asked for.
+    pub(super) labels: [u16; LANES],
+    pub(super) uncertain: u32,
+    pub(super) scores: Scores,
+    pub(super) error: DistanceError,
+}
+
+/// Scores the rows of a tile whose bit is set, which are of norm `row_norm` at most less the origin.
+#[inline(always)]
+pub(super) unsafe fn score_few<S: Shorts>(
+    pairs: &[[i32; LANES]],
+    wanted: u32,
+    centroids: &ShortCentroids,
+    row_norm: f32,
+) -> FewRows {
+    let gap = centroids.certain_gap(row_norm);
+    let (mut best, mut second) = ([0; LANES], [0; LANES]);
+    let (mut labels, mut uncertain) = ([0; LANES], 0);
+    for lane in lanes_of(wanted) {
+        // SAFETY: passed on to the caller.
+        [best[lane], second[lane]] = unsafe { centroids.score_row::<S>(pairs, lane) };
+        labels[lane] = (best[lane] & centroids.idx_mask) as u16;
+        let is_certain = second[lane].wrapping_sub(best[lane]) as u32 > gap;
+        uncertain |= u32::from(!is_certain) << lane;
+    }
+    // SAFETY: passed on to the caller.
+    let squares = unsafe { squares::<S>(pairs) };
+    FewRows {
+        labels,
+        uncertain,
+        scores: centroids.to_grid(&best, &second, &squares),
+        error: centroids.distance_error(row_norm),
     }
 }
 
-/// `rounded` [n_pairs x TILES] as [`round_rows`] leaves it; the lines `ahead` are fetched meanwhile.
+/// `tiles` [TILES][n_pairs]; the lines `ahead` are fetched meanwhile.
 #[inline(always)]
 pub(super) unsafe fn score_short<S: Shorts, const TILES: usize>(
-    rounded: &[[i32; LANES]],
-    scales: &[Scale; TILES],
+    tiles: &[&[[i32; LANES]]; TILES],
     centroids: &ShortCentroids,
     ahead: &[[f32; LANES]],
 ) -> BestShort<S, TILES> {
-    let mut biases = [&[][..]; TILES];
-    for (biases, scale) in biases.iter_mut().zip(scales) {
-        *biases = centroids.biases(*scale);
-    }
-    let (rounded, _) = rounded.as_chunks::<TILES>();
     // SAFETY: passed on to the caller.
     unsafe {
         let mut best = BestShort {
             score: [S::splat(i32::MAX); TILES],
             second_score: [S::splat(i32::MAX); TILES],
         };
+        let (ahead, _) = ahead.as_chunks::<TILES>();
         let share = ahead.len().div_ceil(centroids.panels.len());
         let mut shares = ahead.chunks(share.max(1));
         for panel in &centroids.panels {
@@ -290,8 +369,8 @@ pub(super) unsafe fn score_short<S: Shorts, const TILES: usize>(
             macro_rules! score_panel {
                 ($width:literal) => {
                     score_panel::<S, TILES, $width>(
-                        rounded,
-                        &biases,
+                        tiles,
+                        &centroids.biases,
                         panel,
                         centroids.idx_mask,
                         ahead,
@@ -316,36 +395,36 @@ pub(super) unsafe fn score_short<S: Shorts, const TILES: usize>(
 
 #[inline(always)]
 unsafe fn score_panel<S: Shorts, const TILES: usize, const WIDTH: usize>(
-    rounded: &[[[i32; LANES]; TILES]],
-    biases: &[&[i32]; TILES],
+    tiles: &[&[[i32; LANES]]; TILES],
+    biases: &[i32],
     panel: &Panel<i32>,
     idx_mask: i32,
-    ahead: &[[f32; LANES]],
+    ahead: &[[[f32; LANES]; TILES]],
     best: &mut BestShort<S, TILES>,
 ) {
-    let n_pairs = rounded.len();
+    let n_pairs = tiles[0].len();
+    let mut same_length = *tiles;
+    for tile in &mut same_length {
+        *tile = &tile[..n_pairs];
+    }
+    let tiles = same_length;
     let values = &panel.values.as_chunks::<WIDTH>().0[..n_pairs];
-    // Two features are scored at a time.
-    let (ahead, _) = ahead.as_chunks::<TILES>();
-    let (ahead, _) = ahead.as_chunks::<2>();
+    let biases = &biases[panel.first_idx..][..WIDTH];
     let ahead = &ahead[..ahead.len().min(n_pairs)];
     // SAFETY: passed on to the caller.
     unsafe {
         let mut scores = [[S::splat(0); TILES]; WIDTH];
-        for tile in 0..TILES {
-            let biases = &biases[tile][panel.first_idx..][..WIDTH];
-            for member in 0..WIDTH {
-                scores[member][tile] = S::splat(biases[member]);
-            }
+        for (scores, &bias) in scores.iter_mut().zip(biases) {
+            *scores = [S::splat(bias); TILES];
         }
         for (pair_idx, lines) in ahead.iter().enumerate() {
-            for line in lines.as_flattened() {
+            for line in lines {
                 S::Floats::prefetch(line);
             }
-            add_products(&rounded[pair_idx], &values[pair_idx], &mut scores);
+            add_products(&tiles, &values[pair_idx], pair_idx, &mut scores);
         }
         for pair_idx in ahead.len()..n_pairs {
-            add_products(&rounded[pair_idx], &values[pair_idx], &mut scores);
+            add_products(&tiles, &values[pair_idx], pair_idx, &mut scores);
         }
         let mask = S::splat(idx_mask);
         for (member, scores) in scores.into_iter().enumerate() {
@@ -363,15 +442,16 @@ unsafe fn score_panel<S: Shorts, const TILES: usize, const WIDTH: usize>(
 /// The share of one pair of features in the scores of a panel.
 #[inline(always)]
 unsafe fn add_products<S: Shorts, const TILES: usize, const WIDTH: usize>(
-    rounded: &[[i32; LANES]; TILES],
+    tiles: &[&[[i32; LANES]]; TILES],
     values: &[i32; WIDTH],
+    pair_idx: usize,
     scores: &mut [[S; TILES]; WIDTH],
 ) {
     // SAFETY: passed on to the caller.
     unsafe {
         let mut x = [S::splat(0); TILES];
         for tile in 0..TILES {
-            x[tile] = S::load(&rounded[tile]);
+            x[tile] = S::load(&tiles[tile][pair_idx]);
         }
         for member in 0..WIDTH {
             let c = S::splat(values[member]);

@@ -21,11 +21,11 @@ pub(super) trait Shorts: Copy {
     unsafe fn load(values: &[i32; LANES]) -> Self;
     /// One a lane.
     unsafe fn store(self, values: &mut [i32; LANES]);
-    /// `low * scale` and `high * scale`, rounded to nearest; both are below 2^15 in magnitude, and `scale` is a power of two.
-    unsafe fn round_pairs(low: &[f32; LANES], high: &[f32; LANES], scale: f32) -> Self;
+    /// `self + other`.
+    unsafe fn plus(self, other: Self) -> Self;
     /// `self + a.low * b.low + a.high * b.high`.
     unsafe fn plus_products(self, a: Self, b: Self) -> Self;
-    /// The bits of `bits` where `mask` has any, those of `self` elsewhere.
+    /// `bits` in place of the bits of `mask`, which has all of them.
     unsafe fn with_bits(self, mask: Self, bits: Self) -> Self;
     /// The smaller.
     unsafe fn min(self, other: Self) -> Self;
@@ -70,13 +70,8 @@ impl<L: Lanes> Shorts for PlainShorts<L> {
     }
 
     #[inline(always)]
-    unsafe fn round_pairs(low: &[f32; LANES], high: &[f32; LANES], scale: f32) -> Self {
-        let mut out = [0; LANES];
-        for (lane, out) in out.iter_mut().enumerate() {
-            let [low, high] = [low, high].map(|x| (x[lane] * scale).round_ties_even() as i32);
-            *out = (low & 0xffff) | high << 16;
-        }
-        Self(out, PhantomData)
+    unsafe fn plus(self, other: Self) -> Self {
+        self.zip(other, i32::wrapping_add)
     }
 
     #[inline(always)]
@@ -90,10 +85,8 @@ impl<L: Lanes> Shorts for PlainShorts<L> {
 
     #[inline(always)]
     unsafe fn with_bits(self, mask: Self, bits: Self) -> Self {
-        let own = self.zip(mask, |own, mask| own & !mask);
-        own.zip(bits.zip(mask, |bits, mask| bits & mask), |own, bits| {
-            own | bits
-        })
+        self.zip(mask, |own, mask| own & !mask)
+            .zip(bits, |own, bits| own | bits)
     }
 
     #[inline(always)]
@@ -137,16 +130,12 @@ pub(super) mod tests {
             // SAFETY: passed on to the caller.
             let within = unsafe {
                 let [a, b, c] = [S::load(&three[0]), S::load(&three[1]), S::load(&three[2])];
+                keep(a.plus(b));
                 keep(a.plus_products(b, c));
-                keep(a.with_bits(b, S::splat(three[2][0])));
+                let mask = three[2][0];
+                keep(a.with_bits(S::splat(mask), S::splat(mask & three[1][0])));
                 keep(a.min(b));
                 keep(a.max(b));
-                for exponent in 0..8 {
-                    // On the grid, and below 2^15 when scaled.
-                    let x = |idx: usize| three[idx].map(|v| (v >> (17 - exponent)) as f32);
-                    let scale = 0.5f32.powi(exponent);
-                    keep(S::round_pairs(&x(0), &x(1), scale));
-                }
                 a.max(b).within(a.min(b), three[2][0].unsigned_abs())
             };
             all.push([within.cast_signed(); LANES]);

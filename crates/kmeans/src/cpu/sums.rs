@@ -1,59 +1,169 @@
-//! Adds rows to the sums of their cluster, in integers, while the tile is still in cache.
+//! Rows of a tile one by one, and what they add to the sums of their cluster, in integers and while the tile is still in cache.
 //!
 //! On the GPU the same happens within `shaders/assign.wgsl`.
 
 use super::lanes::Lanes;
-use crate::{LANES, Partial};
+use super::waiting::Waiting;
+use crate::block::Values;
+use crate::split::CutTile;
+use crate::{Block, LANES, Partial, whole};
+
+/// So many rows of a tile are picked out one by one; for more, the tile is turned into rows.
+const FEW_ROWS: u32 = 3;
 
 /// Room that is kept from tile to tile.
 #[derive(Debug, Default)]
 pub(super) struct Rows {
-    /// A tile turned into rows: [LANES x n_chunks] of sixteen features, the last filled up with zeros.
-    exact: Vec<[i32; LANES]>,
-    n_chunks: usize,
-    /// A group of tiles as pairs: see [`super::short_scores::round_rows`].
-    pub(super) rounded: Vec<[i32; LANES]>,
+    pub(super) of_tile: TileRows,
     /// Of the assignment at work.
+    pub(super) waiting: Waiting,
     pub(super) pending: Pending,
 }
 
-impl Rows {
-    /// Takes the rows of a tile: `columns` [n_features].
+/// Rows of one tile, as integers.
+#[derive(Debug, Default)]
+pub(super) struct TileRows {
+    /// [LANES x n_chunks] of sixteen features, the last filled up with zeros.
+    chunks: Vec<[i32; LANES]>,
+    n_chunks: usize,
+}
+
+impl TileRows {
+    /// Takes the rows of a tile whose bit is set, and maybe others.
     ///
     /// # Safety
     /// As for [`Lanes`].
     #[inline(always)]
-    pub(super) unsafe fn read<L: Lanes>(&mut self, columns: &[[f32; LANES]]) {
-        self.n_chunks = columns.len().div_ceil(LANES);
-        self.exact.resize(LANES * self.n_chunks, [0; LANES]);
-        let (whole, rest) = columns.as_chunks::<LANES>();
-        // SAFETY: passed on to the caller.
-        unsafe {
-            for (chunk_idx, chunk) in whole.iter().enumerate() {
-                L::transpose(chunk, &mut self.exact[chunk_idx..], self.n_chunks);
+    pub(super) unsafe fn take<L: Lanes>(&mut self, block: &Block, tile_idx: usize, wanted: u32) {
+        self.make_room(block.n_features());
+        let are_few = wanted.count_ones() <= FEW_ROWS;
+        match block.values() {
+            Values::Whole(tiles) => {
+                let columns = tiles.as_chunks::<LANES>().0;
+                let columns = &columns[tile_idx * block.n_features()..][..block.n_features()];
+                // SAFETY: passed on to the caller.
+                unsafe {
+                    match are_few {
+                        true => self.pick(columns, wanted),
+                        false => self.turn::<L>(columns),
+                    }
+                }
             }
-            if !rest.is_empty() {
-                L::transpose(
-                    &filled_up(rest),
-                    &mut self.exact[whole.len()..],
-                    self.n_chunks,
-                );
+            Values::Split(split) => {
+                let tile = split.tile(tile_idx);
+                // SAFETY: passed on to the caller.
+                unsafe {
+                    match are_few {
+                        true => self.pick_cut(tile, wanted),
+                        false => self.turn_cut::<L>(tile),
+                    }
+                }
             }
         }
     }
 
-    /// [LANES] rows of [n_features].
     #[inline(always)]
-    pub(super) fn rows(&self, n_features: usize) -> impl Iterator<Item = &[i32]> {
-        let rows = self.exact.chunks_exact(self.n_chunks.max(1));
-        rows.map(move |row| &row.as_flattened()[..n_features])
+    fn pick(&mut self, columns: &[[f32; LANES]], wanted: u32) {
+        for lane in lanes_of(wanted) {
+            let row = self.chunks[lane * self.n_chunks..][..self.n_chunks].as_flattened_mut();
+            for (value, column) in row.iter_mut().zip(columns) {
+                *value = whole(column[lane]);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn pick_cut(&mut self, tile: CutTile<'_>, wanted: u32) {
+        for lane in lanes_of(wanted) {
+            let row = self.chunks[lane * self.n_chunks..][..self.n_chunks].as_flattened_mut();
+            tile.pick(lane, row);
+        }
+    }
+
+    #[inline(always)]
+    fn make_room(&mut self, n_features: usize) {
+        self.n_chunks = n_features.div_ceil(LANES);
+        self.chunks.resize(LANES * self.n_chunks, [0; LANES]);
+    }
+
+    /// Takes the rows of `columns` [n_features]: four or sixteen features at a time, in registers.
+    ///
+    /// # Safety
+    /// As for [`Lanes`].
+    #[inline(always)]
+    pub(super) unsafe fn turn<L: Lanes>(&mut self, columns: &[[f32; LANES]]) {
+        self.make_room(columns.len());
+        let (whole, rest) = columns.as_chunks::<LANES>();
+        for (chunk_idx, chunk) in whole.iter().enumerate() {
+            // SAFETY: passed on to the caller.
+            unsafe { L::transpose(chunk, &mut self.chunks[chunk_idx..], self.n_chunks) };
+        }
+        for (chunk_idx, chunk) in (whole.len()..).zip(rest.chunks(LANES)) {
+            let mut filled_up = [[0.0; LANES]; LANES];
+            filled_up[..chunk.len()].copy_from_slice(chunk);
+            // SAFETY: passed on to the caller.
+            unsafe { L::transpose(&filled_up, &mut self.chunks[chunk_idx..], self.n_chunks) };
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn turn_cut<L: Lanes>(&mut self, tile: CutTile<'_>) {
+        for (chunk_idx, chunk) in tile.chunks::<LANES>().enumerate() {
+            let mut columns = [[0.0; LANES]; LANES];
+            // SAFETY: passed on to the caller.
+            unsafe {
+                join::<L>(chunk, &mut columns);
+                L::transpose(&columns, &mut self.chunks[chunk_idx..], self.n_chunks);
+            }
+        }
+    }
+
+    /// Row `lane`: [n_chunks] of sixteen features.
+    #[inline(always)]
+    fn chunks_of(&self, lane: usize) -> &[[i32; LANES]] {
+        &self.chunks[lane * self.n_chunks..][..self.n_chunks]
+    }
+
+    /// Row `lane`: [n_features], and zeros.
+    #[inline(always)]
+    pub(super) fn row(&self, lane: usize) -> &[i32] {
+        self.chunks_of(lane).as_flattened()
+    }
+}
+
+/// Puts a tile, or some features of one, together: `out` [n_features], or more.
+///
+/// # Safety
+/// As for [`Lanes`].
+#[inline(always)]
+pub(crate) unsafe fn join<L: Lanes>(tile: CutTile<'_>, out: &mut [[f32; LANES]]) {
+    let (lower, odd) = tile.lower.as_chunks::<2>();
+    let (origin, odd_origin) = tile.origin.as_chunks::<2>();
+    let (out, rest) = out.split_at_mut(2 * lower.len());
+    let (pairs, odd_pair) = tile.pairs.split_at(lower.len());
+    let pairs = pairs.iter().zip(lower).zip(origin);
+    for (((pair, lower), origin), out) in pairs.zip(out.as_chunks_mut::<2>().0) {
+        // SAFETY: passed on to the caller.
+        unsafe { L::join(pair, lower, *origin, tile.shift, out) };
+    }
+    if let ([pair], [lower], [origin], [out, ..]) = (odd_pair, odd, odd_origin, rest) {
+        let mut both = [[0.0; LANES]; 2];
+        // SAFETY: passed on to the caller.
+        unsafe {
+            L::join(
+                pair,
+                &[*lower, [0; LANES]],
+                [*origin, 0],
+                tile.shift,
+                &mut both,
+            )
+        };
+        *out = both[0];
     }
 }
 
 /// Sums of clusters in 32 bits, with room for so many tiles of grid values: 496 of them are below 2^31.
 const MOST_TILES: u32 = 31;
-/// So many rows of a tile are picked out one by one; for more, the tile is turned into rows.
-const FEW_ROWS: u32 = 3;
 
 /// What a run of tiles adds to the sums, before it is added: half the bytes to read and write a row.
 #[derive(Debug, Default)]
@@ -64,75 +174,50 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    /// Adds the rows of a tile to counts and sums: `columns` [n_features]; labels beyond `n_rows` are of rows of zeros.
-    /// [`Pending::flush`] must follow before `partial` is read.
-    ///
-    /// # Safety
-    /// As for [`Lanes`].
+    /// Adds `n_rows` rows of a tile to counts and sums. [`Pending::flush`] must follow before `partial` is read.
     #[inline(always)]
-    pub(super) unsafe fn add_rows<L: Lanes>(
+    pub(super) fn add_rows(
         &mut self,
-        columns: &[[f32; LANES]],
+        rows: &TileRows,
         n_rows: usize,
         labels: &[u16; LANES],
         partial: &mut Partial,
     ) {
-        let n_chunks = columns.len().div_ceil(LANES);
+        let n_chunks = rows.n_chunks;
         self.make_room(n_chunks, partial);
-        for &label in &labels[..n_rows] {
-            partial.counts[usize::from(label)] += 1;
-        }
-        let (whole, rest) = columns.as_chunks::<LANES>();
-        for (chunk_idx, chunk) in whole.iter().enumerate() {
-            // SAFETY: passed on to the caller.
-            unsafe { add_chunk::<L>(chunk, labels, &mut self.sums[chunk_idx..], n_chunks) };
-        }
-        if !rest.is_empty() {
-            let sums = &mut self.sums[whole.len()..];
-            // SAFETY: passed on to the caller.
-            unsafe { add_chunk::<L>(&filled_up(rest), labels, sums, n_chunks) };
+        for (lane, &label) in labels[..n_rows].iter().enumerate() {
+            let label = usize::from(label);
+            partial.counts[label] += 1;
+            let sums = &mut self.sums[label * n_chunks..][..n_chunks];
+            for (sums, row) in sums.iter_mut().zip(rows.chunks_of(lane)) {
+                add(sums, row);
+            }
         }
     }
 
     /// Takes the rows of a tile whose bit is set from the clusters `from` to the clusters `to`, as [`Pending::add_rows`] adds them.
-    ///
-    /// # Safety
-    /// As for [`Lanes`].
     #[inline(always)]
-    pub(super) unsafe fn move_rows<L: Lanes>(
+    pub(super) fn move_rows(
         &mut self,
-        columns: &[[f32; LANES]],
+        rows: &TileRows,
         moved: u32,
         [from, to]: [&[u16; LANES]; 2],
         partial: &mut Partial,
     ) {
-        let n_chunks = columns.len().div_ceil(LANES);
+        let n_chunks = rows.n_chunks;
         self.make_room(n_chunks, partial);
         for lane in lanes_of(moved) {
-            partial.counts[usize::from(from[lane])] -= 1;
-            partial.counts[usize::from(to[lane])] += 1;
-        }
-        for (chunk_idx, chunk) in columns.chunks(LANES).enumerate() {
-            let mut rows = [[0; LANES]; LANES];
-            if moved.count_ones() > FEW_ROWS {
-                // SAFETY: passed on to the caller.
-                unsafe { L::transpose(&filled_up(chunk), &mut rows, 1) };
-            } else {
-                for lane in lanes_of(moved) {
-                    for (value, column) in rows[lane].iter_mut().zip(chunk) {
-                        *value = whole(column[lane]);
-                    }
+            let (from, to) = (usize::from(from[lane]), usize::from(to[lane]));
+            partial.counts[from] -= 1;
+            partial.counts[to] += 1;
+            for (chunk_idx, row) in rows.chunks_of(lane).iter().enumerate() {
+                let sums = &mut self.sums[from * n_chunks + chunk_idx];
+                let mut less = *sums;
+                for feature in 0..LANES {
+                    less[feature] -= row[feature];
                 }
-            }
-            for lane in lanes_of(moved) {
-                let row = &rows[lane];
-                let at = |label: u16| usize::from(label) * n_chunks + chunk_idx;
-                for (sum, value) in self.sums[at(from[lane])].iter_mut().zip(row) {
-                    *sum -= value;
-                }
-                for (sum, value) in self.sums[at(to[lane])].iter_mut().zip(row) {
-                    *sum += value;
-                }
+                *sums = less;
+                add(&mut self.sums[to * n_chunks + chunk_idx], row);
             }
         }
     }
@@ -166,23 +251,14 @@ impl Pending {
     }
 }
 
-/// Adds sixteen features of a tile: those of row `lane` to `sums[labels[lane] * stride]`.
+/// On a copy: of what may lie in one place the compiler makes no vectors.
 #[inline(always)]
-unsafe fn add_chunk<L: Lanes>(
-    chunk: &[[f32; LANES]; LANES],
-    labels: &[u16; LANES],
-    sums: &mut [[i32; LANES]],
-    stride: usize,
-) {
-    let mut rows = [[0; LANES]; LANES];
-    // SAFETY: passed on to the caller.
-    unsafe { L::transpose(chunk, &mut rows, 1) };
-    for lane in 0..LANES {
-        let sums = &mut sums[usize::from(labels[lane]) * stride];
-        for (sum, value) in sums.iter_mut().zip(rows[lane]) {
-            *sum += value;
-        }
+fn add(sums: &mut [i32; LANES], row: &[i32; LANES]) {
+    let mut more = *sums;
+    for feature in 0..LANES {
+        more[feature] += row[feature];
     }
+    *sums = more;
 }
 
 /// The positions of the bits that are set.
@@ -193,19 +269,4 @@ pub(super) fn lanes_of(mut bits: u32) -> impl Iterator<Item = usize> {
         bits &= bits.wrapping_sub(1);
         (lane < u32::BITS).then_some(lane as usize % LANES)
     })
-}
-
-/// Features of zeros behind those of `columns`.
-#[inline(always)]
-fn filled_up(columns: &[[f32; LANES]]) -> [[f32; LANES]; LANES] {
-    let mut all = [[0.0; LANES]; LANES];
-    all[..columns.len()].copy_from_slice(columns);
-    all
-}
-
-/// A grid value as an integer, in one addition: the sum's last bit is worth one. A cast would ask after NaN.
-#[inline(always)]
-fn whole(value: f32) -> i32 {
-    const ROUNDER: f32 = 12_582_912.0;
-    (value + ROUNDER).to_bits() as i32 - ROUNDER.to_bits() as i32
 }

@@ -1,8 +1,9 @@
 //! AVX-512 and AVX2 lanes, and the sweep compiled for them.
 
+use super::Vectorised;
 use super::assign::{Assignment, sweep};
 use super::lanes::Lanes;
-use super::shorts::{PlainShorts, Shorts};
+use super::shorts::Shorts;
 use crate::{Block, LANES};
 use core::arch::x86_64::*;
 
@@ -10,21 +11,27 @@ use core::arch::x86_64::*;
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 pub(super) unsafe fn sweep_avx512_vnni(block: &Block, assignments: &mut [Assignment<'_>]) {
     // SAFETY: this function is compiled with what `Avx512Shorts` needs, and its caller has seen that the processor has it.
-    unsafe { sweep::<Avx512Shorts, 3>(block, assignments) }
+    unsafe { sweep::<Avx512Shorts<true>, 3>(block, assignments) }
 }
 
-/// See [`sweep_avx512_vnni`]. Without the instruction for it, 16-bit products take two, and little or nothing is gained.
+/// See [`sweep_avx512_vnni`].
 #[target_feature(enable = "avx512f,avx512bw")]
 pub(super) unsafe fn sweep_avx512(block: &Block, assignments: &mut [Assignment<'_>]) {
     // SAFETY: as above.
-    unsafe { sweep::<PlainShorts<Avx512>, 3>(block, assignments) }
+    unsafe { sweep::<Avx512Shorts<false>, 3>(block, assignments) }
 }
 
 /// See [`sweep_avx512_vnni`]; a tile of one vector is two registers of 16.
 #[target_feature(enable = "avx2,fma")]
 pub(super) unsafe fn sweep_avx2(block: &Block, assignments: &mut [Assignment<'_>]) {
     // SAFETY: as above.
-    unsafe { sweep::<PlainShorts<Avx2>, 1>(block, assignments) }
+    unsafe { sweep::<Avx2Shorts, 1>(block, assignments) }
+}
+
+/// Plain loops, in vectors of 32 bytes.
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn run_avx2<W: Vectorised>(work: W) -> W::Output {
+    work.run()
 }
 
 #[derive(Clone, Copy)]
@@ -88,6 +95,34 @@ impl Lanes for Avx512 {
         unsafe {
             let gaps = _mm512_sub_ps(self.0, low.0);
             _mm512_cmp_ps_mask::<_CMP_LE_OQ>(gaps, _mm512_set1_ps(gap)) != 0
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn join(
+        pair: &[i32; LANES],
+        lower: &[[i8; LANES]; 2],
+        origin: [i32; 2],
+        shift: u32,
+        out: &mut [[f32; LANES]; 2],
+    ) {
+        // SAFETY: the caller has AVX-512; each reference covers all sixteen values.
+        unsafe {
+            let pair = _mm512_loadu_si512(pair.as_ptr().cast());
+            let (left, right) = (
+                _mm_cvtsi32_si128(shift as i32),
+                _mm_cvtsi32_si128(16 - shift as i32),
+            );
+            let low = _mm512_sra_epi32(_mm512_slli_epi32::<16>(pair), right);
+            let high = _mm512_sll_epi32(_mm512_srai_epi32::<16>(pair), left);
+            for (((upper, lower), origin), out) in
+                [low, high].into_iter().zip(lower).zip(origin).zip(out)
+            {
+                let lower = _mm512_cvtepi8_epi32(_mm_loadu_si128(lower.as_ptr().cast()));
+                let rest = _mm512_add_epi32(lower, _mm512_set1_epi32(origin));
+                let values = _mm512_cvtepi32_ps(_mm512_add_epi32(upper, rest));
+                _mm512_storeu_ps(out.as_mut_ptr(), values);
+            }
         }
     }
 
@@ -224,38 +259,84 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn transpose_four(columns: [&[f32; 4]; 4]) -> [[i32; 4]; 4] {
-        // SAFETY: the caller's instruction set contains SSE2, and each reference covers four values.
+    unsafe fn join(
+        pair: &[i32; LANES],
+        lower: &[[i8; LANES]; 2],
+        origin: [i32; 2],
+        shift: u32,
+        out: &mut [[f32; LANES]; 2],
+    ) {
+        // SAFETY: the caller has AVX2; each reference covers all sixteen values.
         unsafe {
-            let a = _mm_cvttps_epi32(_mm_loadu_ps(columns[0].as_ptr()));
-            let b = _mm_cvttps_epi32(_mm_loadu_ps(columns[1].as_ptr()));
-            let c = _mm_cvttps_epi32(_mm_loadu_ps(columns[2].as_ptr()));
-            let d = _mm_cvttps_epi32(_mm_loadu_ps(columns[3].as_ptr()));
-            let (ab_low, ab_high) = (_mm_unpacklo_epi32(a, b), _mm_unpackhi_epi32(a, b));
-            let (cd_low, cd_high) = (_mm_unpacklo_epi32(c, d), _mm_unpackhi_epi32(c, d));
-            bytemuck::cast([
-                _mm_unpacklo_epi64(ab_low, cd_low),
-                _mm_unpackhi_epi64(ab_low, cd_low),
-                _mm_unpacklo_epi64(ab_high, cd_high),
-                _mm_unpackhi_epi64(ab_high, cd_high),
-            ])
+            let (left, right) = (
+                _mm_cvtsi32_si128(shift as i32),
+                _mm_cvtsi32_si128(16 - shift as i32),
+            );
+            let origin = [_mm256_set1_epi32(origin[0]), _mm256_set1_epi32(origin[1])];
+            for half in 0..2 {
+                let pair = _mm256_loadu_si256(pair.as_ptr().add(8 * half).cast());
+                let low = _mm256_sra_epi32(_mm256_slli_epi32::<16>(pair), right);
+                let high = _mm256_sll_epi32(_mm256_srai_epi32::<16>(pair), left);
+                let upper = [low, high];
+                for feature in 0..2 {
+                    let bytes = _mm_loadl_epi64(lower[feature].as_ptr().add(8 * half).cast());
+                    let rest = _mm256_add_epi32(_mm256_cvtepi8_epi32(bytes), origin[feature]);
+                    let values = _mm256_cvtepi32_ps(_mm256_add_epi32(upper[feature], rest));
+                    _mm256_storeu_ps(out[feature].as_mut_ptr().add(8 * half), values);
+                }
+            }
+        }
+    }
+
+    /// Eight by eight: pairs, pairs of pairs, and halves change places.
+    #[inline(always)]
+    unsafe fn transpose(columns: &[[f32; LANES]; LANES], rows: &mut [[i32; LANES]], stride: usize) {
+        for first_lane in [0, 8] {
+            for first_feature in [0, 8] {
+                // SAFETY: the caller has AVX2; loads and stores are of half a column and half a row.
+                unsafe {
+                    let nothing = _mm256_setzero_ps();
+                    let (mut x, mut y) = ([nothing; 8], [nothing; 8]);
+                    for i in 0..8 {
+                        x[i] = _mm256_loadu_ps(columns[first_feature + i].as_ptr().add(first_lane));
+                    }
+                    for i in (0..8).step_by(2) {
+                        y[i] = _mm256_unpacklo_ps(x[i], x[i + 1]);
+                        y[i + 1] = _mm256_unpackhi_ps(x[i], x[i + 1]);
+                    }
+                    for i in [0, 4] {
+                        for half in 0..2 {
+                            let (low, high) = (y[i + half], y[i + half + 2]);
+                            x[i + 2 * half] = _mm256_shuffle_ps::<0x44>(low, high);
+                            x[i + 2 * half + 1] = _mm256_shuffle_ps::<0xee>(low, high);
+                        }
+                    }
+                    for i in 0..4 {
+                        y[i] = _mm256_permute2f128_ps::<0x20>(x[i], x[i + 4]);
+                        y[i + 4] = _mm256_permute2f128_ps::<0x31>(x[i], x[i + 4]);
+                    }
+                    for (i, y) in y.into_iter().enumerate() {
+                        let row = rows[(first_lane + i) * stride].as_mut_ptr();
+                        let values = _mm256_cvttps_epi32(y);
+                        _mm256_storeu_si256(row.add(first_feature).cast(), values);
+                    }
+                }
+            }
         }
     }
 }
 
-/// Adding this to a number below 2^22 in magnitude rounds it to an integer, which the low bits then hold, in two's complement.
-const ROUNDER: f32 = 12_582_912.0;
-
+/// With VNNI a pair of products is added by the instruction that makes it.
 #[derive(Clone, Copy)]
-struct Avx512Shorts(__m512i);
+struct Avx512Shorts<const VNNI: bool>(__m512i);
 
-impl Shorts for Avx512Shorts {
+impl<const VNNI: bool> Shorts for Avx512Shorts<VNNI> {
     type Floats = Avx512;
     const PAY: bool = true;
 
     #[inline(always)]
     unsafe fn splat(value: i32) -> Self {
-        // SAFETY: the caller has AVX-512 with BW and VNNI (contract of the trait).
+        // SAFETY: the caller has AVX-512 with BW, and VNNI if need be (contract of the trait).
         Self(unsafe { _mm512_set1_epi32(value) })
     }
 
@@ -272,21 +353,20 @@ impl Shorts for Avx512Shorts {
     }
 
     #[inline(always)]
-    unsafe fn round_pairs(low: &[f32; LANES], high: &[f32; LANES], scale: f32) -> Self {
-        // SAFETY: as above; the references cover all sixteen values.
-        Self(unsafe {
-            let (scale, rounder) = (_mm512_set1_ps(scale), _mm512_set1_ps(ROUNDER));
-            let low = _mm512_fmadd_ps(_mm512_loadu_ps(low.as_ptr()), scale, rounder);
-            let high = _mm512_fmadd_ps(_mm512_loadu_ps(high.as_ptr()), scale, rounder);
-            let high = _mm512_slli_epi32::<16>(_mm512_castps_si512(high));
-            _mm512_mask_blend_epi16(0xaaaa_aaaa, _mm512_castps_si512(low), high)
-        })
+    unsafe fn plus(self, other: Self) -> Self {
+        // SAFETY: as above.
+        Self(unsafe { _mm512_add_epi32(self.0, other.0) })
     }
 
     #[inline(always)]
     unsafe fn plus_products(self, a: Self, b: Self) -> Self {
         // SAFETY: as above.
-        Self(unsafe { _mm512_dpwssd_epi32(self.0, a.0, b.0) })
+        unsafe {
+            match VNNI {
+                true => Self(_mm512_dpwssd_epi32(self.0, a.0, b.0)),
+                false => self.plus(Self(_mm512_madd_epi16(a.0, b.0))),
+            }
+        }
     }
 
     #[inline(always)]
@@ -317,56 +397,222 @@ impl Shorts for Avx512Shorts {
     }
 }
 
+#[derive(Clone, Copy)]
+struct Avx2Shorts(__m256i, __m256i);
+
+impl Avx2Shorts {
+    /// A bit for each of eight lanes in which `gap` is at most `most`, both unsigned.
+    #[inline(always)]
+    unsafe fn at_most(gap: __m256i, most: __m256i) -> u32 {
+        // SAFETY: the caller has AVX2.
+        unsafe {
+            let is_least = _mm256_cmpeq_epi32(_mm256_min_epu32(gap, most), gap);
+            _mm256_movemask_ps(_mm256_castsi256_ps(is_least)).cast_unsigned()
+        }
+    }
+}
+
+impl Shorts for Avx2Shorts {
+    type Floats = Avx2;
+    const PAY: bool = true;
+
+    #[inline(always)]
+    unsafe fn splat(value: i32) -> Self {
+        // SAFETY: the caller has AVX2 (contract of the trait).
+        let value = unsafe { _mm256_set1_epi32(value) };
+        Self(value, value)
+    }
+
+    #[inline(always)]
+    unsafe fn load(values: &[i32; LANES]) -> Self {
+        // SAFETY: as above; the reference covers both halves, and the loads ask for no alignment.
+        unsafe {
+            let from: *const __m256i = values.as_ptr().cast();
+            Self(_mm256_loadu_si256(from), _mm256_loadu_si256(from.add(1)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, values: &mut [i32; LANES]) {
+        // SAFETY: as above; the reference covers both halves, and the stores ask for no alignment.
+        unsafe {
+            let to: *mut __m256i = values.as_mut_ptr().cast();
+            _mm256_storeu_si256(to, self.0);
+            _mm256_storeu_si256(to.add(1), self.1);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn plus(self, other: Self) -> Self {
+        // SAFETY: as above.
+        unsafe {
+            Self(
+                _mm256_add_epi32(self.0, other.0),
+                _mm256_add_epi32(self.1, other.1),
+            )
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn plus_products(self, a: Self, b: Self) -> Self {
+        // SAFETY: as above.
+        unsafe {
+            self.plus(Self(
+                _mm256_madd_epi16(a.0, b.0),
+                _mm256_madd_epi16(a.1, b.1),
+            ))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn with_bits(self, mask: Self, bits: Self) -> Self {
+        // SAFETY: as above.
+        unsafe {
+            Self(
+                _mm256_or_si256(_mm256_andnot_si256(mask.0, self.0), bits.0),
+                _mm256_or_si256(_mm256_andnot_si256(mask.1, self.1), bits.1),
+            )
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn min(self, other: Self) -> Self {
+        // SAFETY: as above.
+        unsafe {
+            Self(
+                _mm256_min_epi32(self.0, other.0),
+                _mm256_min_epi32(self.1, other.1),
+            )
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn max(self, other: Self) -> Self {
+        // SAFETY: as above.
+        unsafe {
+            Self(
+                _mm256_max_epi32(self.0, other.0),
+                _mm256_max_epi32(self.1, other.1),
+            )
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn within(self, low: Self, gap: u32) -> u32 {
+        // SAFETY: as above.
+        unsafe {
+            let most = _mm256_set1_epi32(gap.cast_signed());
+            let within = Self::at_most(_mm256_sub_epi32(self.0, low.0), most);
+            within | Self::at_most(_mm256_sub_epi32(self.1, low.1), most) << 8
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::Kernel;
     use super::super::lanes::Scalar;
+    use super::super::shorts::PlainShorts;
     use super::super::shorts::tests::{numbers, outcomes};
     use super::*;
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    unsafe fn outcomes_avx512(numbers: &[[i32; LANES]]) -> Vec<[i32; LANES]> {
+    unsafe fn outcomes_vnni(numbers: &[[i32; LANES]]) -> Vec<[i32; LANES]> {
         // SAFETY: as for `sweep_avx512_vnni`.
-        unsafe { outcomes::<Avx512Shorts>(numbers) }
+        unsafe { outcomes::<Avx512Shorts<true>>(numbers) }
     }
 
     #[target_feature(enable = "avx512f,avx512bw")]
-    unsafe fn transposed_avx512(columns: &[[f32; LANES]; LANES]) -> [[i32; LANES]; LANES] {
-        let mut rows = [[0; LANES]; LANES];
+    unsafe fn outcomes_avx512(numbers: &[[i32; LANES]]) -> Vec<[i32; LANES]> {
         // SAFETY: as for `sweep_avx512`.
-        unsafe { Avx512::transpose(columns, &mut rows, 1) };
+        unsafe { outcomes::<Avx512Shorts<false>>(numbers) }
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn outcomes_avx2(numbers: &[[i32; LANES]]) -> Vec<[i32; LANES]> {
+        // SAFETY: as for `sweep_avx2`.
+        unsafe { outcomes::<Avx2Shorts>(numbers) }
+    }
+
+    #[inline(always)]
+    unsafe fn transposed<L: Lanes>(columns: &[[f32; LANES]; LANES]) -> [[i32; LANES]; LANES] {
+        let mut rows = [[0; LANES]; LANES];
+        // SAFETY: passed on to the caller.
+        unsafe { L::transpose(columns, &mut rows, 1) };
         rows
+    }
+
+    /// Every pair of features that may be told from another, put together.
+    #[inline(always)]
+    unsafe fn joined<L: Lanes>() -> Vec<[[f32; LANES]; 2]> {
+        let mut all = Vec::new();
+        for shift in 0..=8u32 {
+            let pair = std::array::from_fn(|lane| (lane as i32 * 0x1234_5677).rotate_left(shift));
+            let lower: [[i8; LANES]; 2] = std::array::from_fn(|f| {
+                std::array::from_fn(|lane| (lane * 17 + f * 100) as u8 as i8)
+            });
+            let mut out = [[0.0; LANES]; 2];
+            // SAFETY: passed on to the caller.
+            unsafe { L::join(&pair, &lower, [-70_001, 3_999_999], shift, &mut out) };
+            all.push(out);
+        }
+        all
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw")]
+    unsafe fn on_avx512(
+        columns: &[[f32; LANES]; LANES],
+    ) -> ([[i32; LANES]; LANES], Vec<[[f32; LANES]; 2]>) {
+        // SAFETY: as for `sweep_avx512`.
+        unsafe { (transposed::<Avx512>(columns), joined::<Avx512>()) }
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn on_avx2(
+        columns: &[[f32; LANES]; LANES],
+    ) -> ([[i32; LANES]; LANES], Vec<[[f32; LANES]; 2]>) {
+        // SAFETY: as for `sweep_avx2`.
+        unsafe { (transposed::<Avx2>(columns), joined::<Avx2>()) }
     }
 
     #[test]
     fn sixteen_bit_products_are_those_of_plain_rust() {
-        if !Kernel::available().contains(&Kernel::Avx512Vnni) {
-            return eprintln!("not checked: this processor has no AVX-512 VNNI");
-        }
+        type Outcomes = unsafe fn(&[[i32; LANES]]) -> Vec<[i32; LANES]>;
+        let kernels: [(Kernel, Outcomes); 3] = [
+            (Kernel::Avx512Vnni, outcomes_vnni),
+            (Kernel::Avx512, outcomes_avx512),
+            (Kernel::Avx2, outcomes_avx2),
+        ];
         let numbers = numbers();
-        // SAFETY: seen above; and `Scalar` needs nothing.
-        let (own, plain) = unsafe {
-            (
-                outcomes_avx512(&numbers),
-                outcomes::<PlainShorts<Scalar>>(&numbers),
-            )
-        };
-        let first_wrong = own.iter().zip(&plain).position(|(own, plain)| own != plain);
-        assert_eq!(first_wrong, None);
+        // SAFETY: `Scalar` needs nothing.
+        let plain = unsafe { outcomes::<PlainShorts<Scalar>>(&numbers) };
+        for (kernel, outcomes) in kernels {
+            if !Kernel::available().contains(&kernel) {
+                eprintln!("not checked: this processor has no {kernel:?}");
+                continue;
+            }
+            // SAFETY: just seen.
+            let own = unsafe { outcomes(&numbers) };
+            let first_wrong = own.iter().zip(&plain).position(|(own, plain)| own != plain);
+            assert_eq!(first_wrong, None, "{kernel:?}");
+        }
     }
 
     #[test]
-    fn a_tile_turns_into_rows() {
+    fn a_tile_is_joined_and_turns_into_rows() {
         let columns: [[f32; LANES]; LANES] =
             std::array::from_fn(|f| std::array::from_fn(|lane| (f * 100 + lane) as f32 - 777.0));
         let rows = std::array::from_fn(|lane| std::array::from_fn(|f| columns[f][lane] as i32));
-        let mut by_fours = [[0; LANES]; LANES];
-        // SAFETY: SSE2, which is all that this needs, is part of x86-64.
-        unsafe { Avx2::transpose(&columns, &mut by_fours, 1) };
-        assert_eq!(by_fours, rows);
-        if Kernel::available().contains(&Kernel::Avx512) {
+        // SAFETY: `Scalar` needs nothing.
+        let expected = (rows, unsafe { joined::<Scalar>() });
+        let available = Kernel::available();
+        if available.contains(&Kernel::Avx2) {
             // SAFETY: just seen.
-            assert_eq!(unsafe { transposed_avx512(&columns) }, rows);
+            assert_eq!(unsafe { on_avx2(&columns) }, expected);
+        }
+        if available.contains(&Kernel::Avx512) {
+            // SAFETY: just seen.
+            assert_eq!(unsafe { on_avx512(&columns) }, expected);
         }
     }
 }

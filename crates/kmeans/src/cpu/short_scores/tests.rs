@@ -1,6 +1,5 @@
 //! How far off scores may be, and that it shows when a bound is too small.
 
-use super::super::assign::{Assignment, Wanted};
 use super::super::centroids::PanelWidths;
 use super::super::lanes::Scalar;
 use super::super::shorts::PlainShorts;
@@ -13,44 +12,62 @@ const WIDTHS: PanelWidths = PanelWidths {
     shorts: Some(8),
 };
 
-/// The largest error there is among the scores of `rows`, as a share of what it may be.
-fn worst_error(n_features: usize, rows: &[i32], centroids: &[i32]) -> f64 {
-    let n_rows = rows.len() / n_features;
-    let keys = (0..n_rows as u64).collect();
+/// `rows` cut in two, and `centroids` with what scores them.
+fn problem(n_features: usize, rows: &[i32], centroids: &[i32]) -> (Block, PackedCentroids) {
+    let keys = (0..(rows.len() / n_features) as u64).collect();
     let block = Block::from_rows(0, n_features, rows, keys).unwrap();
     let centroids = Centroids::new(n_features, centroids.to_vec());
-    let packed = PackedCentroids::new(&centroids, WIDTHS);
-    let shorts = packed.shorts.as_ref().unwrap();
-    let mut rounded = Vec::new();
-    let mut worst = 0f64;
-    for (tile_idx, norm) in block.tile_norms().iter().enumerate() {
-        let scale = shorts.scale(*norm);
-        // SAFETY: `Scalar` needs no more than the processor that the crate is compiled for.
-        let found = unsafe {
-            round_rows::<PlainShorts<Scalar>, 1>(&[block.tile(tile_idx)], &[scale], &mut rounded);
-            let best: BestShort<PlainShorts<Scalar>, 1> =
-                score_short(&rounded, &[scale], shorts, &[]);
-            best.of_tile(0, shorts, scale)
+    (block.into_split(), PackedCentroids::new(&centroids, WIDTHS))
+}
+
+/// What is found in the rows of a tile, if they are short enough.
+fn found<'a>(
+    split: &'a Split,
+    tile_idx: usize,
+    shorts: &'a ShortCentroids,
+) -> Option<FoundShort<'a, PlainShorts<Scalar>>> {
+    let (norm, pairs) = (split.short_norm(tile_idx)?, split.pairs(tile_idx));
+    // SAFETY: `Scalar` needs no more than the processor that the crate is compiled for.
+    let best: BestShort<PlainShorts<Scalar>, 1> = unsafe { score_short(&[pairs], shorts, &[]) };
+    Some(best.of_tile(0, pairs, shorts, norm))
+}
+
+/// The largest error there is among the scores of `rows`, as a share of what it may be; and the share of tiles that are scored.
+fn worst_error(n_features: usize, rows: &[i32], centroids: &[i32]) -> (f64, f64) {
+    let (block, packed) = problem(n_features, rows, centroids);
+    let split = block.split().unwrap();
+    let shorts = ShortCentroids::new(packed.distinct(), split, 8);
+    let n_tiles = block.tile_norms().len();
+    let (mut worst, mut n_scored) = (0f64, 0.0);
+    for tile_idx in 0..n_tiles {
+        let Some(found) = found(split, tile_idx, &shorts) else {
+            continue;
         };
-        let mut scores = [0; LANES];
+        n_scored += 1.0;
+        let (mut scores, mut seconds) = ([0; LANES], [0; LANES]);
         // SAFETY: as above.
-        unsafe { found.score.store(&mut scores) };
-        for (row, score) in rows.chunks(n_features).skip(tile_idx * LANES).zip(scores) {
+        unsafe {
+            found.score.store(&mut scores);
+            found.second_score.store(&mut seconds);
+        };
+        let rows = rows.chunks(n_features).skip(tile_idx * LANES);
+        for (lane, (row, score)) in rows.zip(scores).enumerate() {
+            // SAFETY: as above.
+            let alone = unsafe { shorts.score_row::<PlainShorts<Scalar>>(found.pairs, lane) };
+            assert_eq!(alone, [score, seconds[lane]], "row {lane} by itself");
             let idx = (score & shorts.idx_mask) as usize;
-            let (square, product) = packed.distinct().row(idx).iter().zip(row).fold(
-                (0i64, 0i64),
-                |(square, product), (&c, &x)| {
-                    let (c, x) = (i64::from(c), i64::from(x));
-                    (square + c * c, product + c * x)
-                },
-            );
-            let per_unit = shorts.factor * f64::from(scale.of_rows());
-            let exact = (square as f64 / 2.0 - product as f64) * per_unit;
+            let (mut square, mut product) = (0i64, 0i64);
+            let centroid = packed.distinct().row(idx).iter().zip(split.origin());
+            for ((&c, &o), &x) in centroid.zip(row) {
+                let (c, x) = (i64::from(c - o), i64::from(x - o));
+                (square, product) = (square + c * c, product + c * x);
+            }
+            let exact = (square as f64 / 2.0 - product as f64) / shorts.per_unit;
             let error = (f64::from(score) - exact).abs() - f64::from(shorts.idx_mask);
-            worst = worst.max(error / shorts.error(scale));
+            worst = worst.max(error / shorts.error(found.row_norm));
         }
     }
-    worst
+    (worst, n_scored / n_tiles as f64)
 }
 
 #[test]
@@ -62,55 +79,78 @@ fn no_score_is_further_off_than_the_bound_says() {
             .wrapping_add(3);
         ((state >> 33) % (2 * limit as u64 - 1)) as i32 - limit + 1
     };
+    let widths = |limit| match limit {
+        // More features at the edges of the grid are too long for 16 bits.
+        GRID_LIMIT => &[2, 3][..],
+        _ => &[2, 7, 32, 150],
+    };
     for limit in [30, 40_000, 900_000, GRID_LIMIT] {
-        for n_features in [1, 2, 7, 32, MAX_FEATURES] {
+        for &n_features in widths(limit) {
             let rows: Vec<i32> = (0..64 * n_features).map(|_| next(limit)).collect();
             let centroids: Vec<i32> = (0..19 * n_features).map(|_| next(limit)).collect();
-            let worst = worst_error(n_features, &rows, &centroids);
+            let (worst, scored) = worst_error(n_features, &rows, &centroids);
             assert!(worst <= 1.0, "limit={limit} d={n_features}: {worst}");
+            assert!(scored >= 0.75, "limit={limit} d={n_features}: {scored}");
         }
     }
 }
 
 #[test]
+fn centroids_far_from_all_rows_are_no_further_off() {
+    let rows: Vec<i32> = (0..64 * 5).map(|i| i * 7_919 % 1_001 - 500).collect();
+    for far in [100_000, 1_000_000, GRID_LIMIT - 1] {
+        let centroids: Vec<i32> = (0..9 * 5)
+            .map(|i| if i % 4 == 0 { far } else { -far + i })
+            .collect();
+        let (worst, scored) = worst_error(5, &rows, &centroids);
+        assert!(worst <= 1.0 && scored == 1.0, "{far}: {worst} {scored}");
+    }
+}
+
+#[test]
 fn rows_whose_roundings_all_point_one_way_come_near_the_bound() {
-    // A scale of 2^-6, and rows that are rounded by 31 of 64 each, all down.
-    let n_features = 4;
-    let rows: Vec<i32> = (0..64 * n_features)
-        .map(|i| (15_000 - i % 7) * 64 + 31)
-        .collect();
+    // A shift of 6, an origin of 0, and rows that are all rounded down by 31 of 64.
+    let row = |i: i32| (if i % 2 == 0 { 15_000 } else { -15_000 } - i32::from(i < 31)) * 64 + 31;
+    let rows: Vec<i32> = (0..64).flat_map(|i| [row(i); 4]).collect();
     let centroids: Vec<i32> = (0..6).flat_map(|c| [900_000 + 50_000 * c; 4]).collect();
-    let worst = worst_error(n_features as usize, &rows, &centroids);
+    let (block, _) = problem(4, &rows, &centroids);
+    let split = block.split().unwrap();
+    assert_eq!((split.origin(), split.tile(0).shift), (&[0; 4][..], 6));
+    let (worst, _) = worst_error(4, &rows, &centroids);
     assert!((0.2..=1.0).contains(&worst), "{worst}");
 }
 
 #[test]
 fn a_gap_that_is_too_small_is_noticed() {
-    let Some(backend) = Kernel::available()
-        .into_iter()
-        .find(|kernel| kernel.panel_widths().shorts.is_some())
-        .and_then(CpuBackend::with_kernel)
-    else {
-        return eprintln!("not checked: this processor has no kernel with 16-bit products");
-    };
-    // On a coarse lattice, many rows are nearly as near to one centroid as to another.
-    let values: Vec<i32> = (0..20_000i32)
-        .map(|i| (i * 7_919 + i / 7 * 104_729) % 9 * 100_003 + i % 2)
+    // Rows half-way between two centroids, a few steps nearer to one.
+    let centroids: Vec<i32> = (0..4 * 12)
+        .map(|i| i * i * 7_919 % 900_001 - 450_000)
         .collect();
-    let block = Block::from_rows(0, 4, &values, (0..5_000).collect()).unwrap();
-    let centroids = Centroids::new(4, values[..4 * 12].to_vec());
+    let of = |idx: i32, f: i32| centroids[(idx % 12 * 4 + f) as usize];
+    let rows: Vec<i32> = (0..4 * 2_000)
+        .map(|i| (i / 4, i % 4))
+        .map(|(row, f)| (of(row, f) + of(row + 1 + row % 5, f)) / 2 + row % 7 - 3)
+        .collect();
+    let (block, packed) = problem(4, &rows, &centroids);
     let mut expected = Vec::new();
     let scalar = CpuBackend::with_kernel(Kernel::Scalar).unwrap();
-    scalar.labels(&block, &centroids, &mut expected);
-    let n_wrong = |packed: &PackedCentroids| {
-        let mut labels = vec![0; block.n_rows()];
-        let assignment = Assignment::new(packed, Wanted::Labels(&mut labels));
-        backend.sweep(&block, &mut [assignment]);
-        labels.iter().zip(&expected).filter(|(a, b)| a != b).count()
+    scalar.labels(&block, packed.distinct(), &mut expected);
+    let split = block.split().unwrap();
+    let mut shorts = ShortCentroids::new(packed.distinct(), split, 8);
+    let n_wrong = |shorts: &ShortCentroids| {
+        let mut n_wrong = 0;
+        for (tile_idx, expected) in expected.chunks(LANES).enumerate() {
+            let found = found(split, tile_idx, shorts).unwrap();
+            // SAFETY: as above.
+            let (labels, uncertain) = unsafe { found.labels(&packed, 0.0) };
+            for (lane, &expected) in expected.iter().enumerate() {
+                let is_certain = (uncertain >> lane) & 1 == 0;
+                n_wrong += usize::from(is_certain && labels[lane] != expected);
+            }
+        }
+        n_wrong
     };
-    let mut packed = PackedCentroids::new(&centroids, WIDTHS);
-    assert_eq!(n_wrong(&packed), 0);
-    let shorts = packed.shorts.as_mut().unwrap();
-    (shorts.half, shorts.least_error) = (0.0, 0.0);
-    assert!(n_wrong(&packed) > 0, "the comparison must be able to fail");
+    assert_eq!(n_wrong(&shorts), 0);
+    shorts.gap = [0.0; 2];
+    assert!(n_wrong(&shorts) > 0, "the comparison must be able to fail");
 }
