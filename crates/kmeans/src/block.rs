@@ -31,7 +31,7 @@ pub struct Block {
 pub(crate) enum Values {
     /// As floats: value `f` of row `r` at `(r / LANES * n_features + f) * LANES + r % LANES`.
     Whole(Tiles),
-    Split(Split),
+    Split(Box<Split>),
 }
 
 /// Where one tile is put together.
@@ -155,7 +155,8 @@ impl Block {
         let values = match shape.flatten() {
             Some(shape) => {
                 let split = Split::new(tiles, shape, &mut tile_norms);
-                Values::Split(split.map_err(|(idx, tile)| first_off_grid(idx, &tile))?)
+                let split = split.map_err(|(idx, tile)| first_off_grid(idx, &tile))?;
+                Values::Split(Box::new(split))
             }
             None => {
                 let columns = tiles.as_chunks::<LANES>().0.chunks_exact(n_features);

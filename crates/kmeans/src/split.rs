@@ -467,7 +467,13 @@ mod tests {
             check(block(n_features, 1, |_, f| f as i32 - 5));
             check(block(n_features, 37, |_, _| edge));
             let far = if n_features < 4 { edge } else { edge / 3 };
-            let corners = |row: usize, f: usize| if (row + f) % 2 == 0 { far } else { -far };
+            let corners = |row: usize, f: usize| {
+                if (row + f).is_multiple_of(2) {
+                    far
+                } else {
+                    -far
+                }
+            };
             check(block(n_features, 16 * 4, corners));
             // All rows lie at one end of the grid, but for one.
             let lonely = |row: usize, _: usize| if row == 777 { edge } else { -edge + row as i32 };
@@ -482,7 +488,7 @@ mod tests {
         assert!(!is_split(block(1, 100, |row, _| row as i32)));
         assert!(!is_split(block(257, 100, |row, _| row as i32)));
         let edges = |row: usize, _: usize| {
-            if row % 2 == 0 {
+            if row.is_multiple_of(2) {
                 GRID_LIMIT - 1
             } else {
                 1 - GRID_LIMIT

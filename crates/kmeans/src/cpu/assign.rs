@@ -203,19 +203,14 @@ fn judge_few(
     for lane in lanes_of(wanted) {
         labels[lane] = found.labels[lane];
     }
-    let FewRows {
-        uncertain,
-        scores,
-        error,
-        ..
-    } = found;
-    remembering.note_bounds(tile_idx, n_rows, &labels, wanted, uncertain, &scores, error);
-    assignment.n_scored += u64::from(wanted.count_ones());
-    (uncertain != 0 || !remembering.knows(tile_idx, &labels)).then_some(Judged {
+    let judged = Judged {
         tile_idx,
         labels,
-        uncertain,
-    })
+        uncertain: found.uncertain,
+    };
+    remembering.note_bounds(&judged, n_rows, wanted, &found.scores, found.error);
+    assignment.n_scored += u64::from(wanted.count_ones());
+    (found.uncertain != 0 || !remembering.knows(&judged)).then_some(judged)
 }
 
 /// Labels the tiles of `list`.
@@ -409,24 +404,24 @@ unsafe fn judge<F: Found>(
         labels[n_rows..].fill(0);
         uncertain &= (1 << n_rows) - 1;
     }
+    let judged = Judged {
+        tile_idx,
+        labels,
+        uncertain,
+    };
     let is_done = match &mut assignment.wanted {
         Wanted::Changes(remembering) => {
             if remembering.keeps_bounds() {
                 // SAFETY: passed on to the caller.
                 let (scores, error) = unsafe { found.scores(columns, centroids, row_norm) };
-                let all = (1 << LANES) - 1;
-                remembering.note_bounds(tile_idx, n_rows, &labels, all, uncertain, &scores, error);
+                remembering.note_bounds(&judged, n_rows, (1 << LANES) - 1, &scores, error);
             }
-            uncertain == 0 && centroids.are_all_distinct() && remembering.knows(tile_idx, &labels)
+            uncertain == 0 && centroids.are_all_distinct() && remembering.knows(&judged)
         }
         _ => false,
     };
     assignment.n_scored += LANES as u64;
-    (!is_done).then_some(Judged {
-        tile_idx,
-        labels,
-        uncertain,
-    })
+    (!is_done).then_some(judged)
 }
 
 /// Does the rest, with the rows of the tile. What upper bits left uncertain (`IS_COARSE`) is scored again in `f32`, and what these do, settled

@@ -11,6 +11,7 @@ use super::centroids::DistanceError;
 use super::score::Scores;
 use super::sums::{Pending, TileRows, lanes_of};
 use super::travel::Travel;
+use super::waiting::Judged;
 use crate::block::SEGMENT_ROWS;
 use crate::{Block, LANES, Partial};
 
@@ -267,8 +268,9 @@ impl Remembering<'_> {
 
     /// Whether a tile has these labels already.
     #[inline(always)]
-    pub(super) fn knows(&self, tile_idx: usize, labels: &[u16; LANES]) -> bool {
-        self.knows_labels && self.memory.labels[tile_idx * LANES..][..LANES] == *labels
+    pub(super) fn knows(&self, judged: &Judged) -> bool {
+        let known = &self.memory.labels[judged.tile_idx * LANES..][..LANES];
+        self.knows_labels && *known == judged.labels
     }
 
     /// [LANES] labels of a tile, of passes that are known to have seen it.
@@ -284,14 +286,17 @@ impl Remembering<'_> {
     #[inline(always)]
     pub(super) fn note_bounds(
         &mut self,
-        tile_idx: usize,
+        judged: &Judged,
         n_rows: usize,
-        labels: &[u16; LANES],
         scored: u32,
-        uncertain: u32,
         scores: &Scores,
         error: DistanceError,
     ) {
+        let Judged {
+            tile_idx,
+            labels,
+            uncertain,
+        } = *judged;
         let travel = self.travel;
         let own = &mut self.memory.bounds;
         let at = tile_idx * LANES;
@@ -318,7 +323,7 @@ impl Remembering<'_> {
         }
         let mut shrunk = [0u16; LANES];
         for (shrunk, label) in shrunk.iter_mut().zip(labels) {
-            *shrunk = travel.shrunk_units[usize::from(*label)];
+            *shrunk = travel.shrunk_units[usize::from(label)];
         }
         let of_row = &mut own.of_row[at..][..LANES];
         let mut bounds = [0u16; LANES];

@@ -417,14 +417,15 @@ unsafe fn score_panel<S: Shorts, const TILES: usize, const WIDTH: usize>(
         for (scores, &bias) in scores.iter_mut().zip(biases) {
             *scores = [S::splat(bias); TILES];
         }
-        for (pair_idx, lines) in ahead.iter().enumerate() {
+        let (first, rest) = values.split_at(ahead.len());
+        for (pair_idx, (lines, values)) in ahead.iter().zip(first).enumerate() {
             for line in lines {
                 S::Floats::prefetch(line);
             }
-            add_products(&tiles, &values[pair_idx], pair_idx, &mut scores);
+            add_products(&tiles, values, pair_idx, &mut scores);
         }
-        for pair_idx in ahead.len()..n_pairs {
-            add_products(&tiles, &values[pair_idx], pair_idx, &mut scores);
+        for (pair_idx, values) in (first.len()..).zip(rest) {
+            add_products(&tiles, values, pair_idx, &mut scores);
         }
         let mask = S::splat(idx_mask);
         for (member, scores) in scores.into_iter().enumerate() {
