@@ -27,7 +27,7 @@ pub(super) struct PackedCentroids {
     index_of: Vec<u16>,
     /// With duplicates.
     n_clusters: usize,
-    pub(super) panels: Vec<Panel<f32>>,
+    pub(super) panels: Vec<Panel>,
     /// [n_distinct] `|c|^2 / 2`, rounded to `f32`.
     pub(super) biases: Vec<f32>,
     /// As wide as panels of 16-bit products may be, where these are made at all.
@@ -42,12 +42,12 @@ pub(super) struct PackedCentroids {
 
 /// Up to [`MAX_PANEL_WIDTH`] centroids.
 #[derive(Clone)]
-pub(super) struct Panel<T> {
+pub(super) struct Panel {
     /// Position of the first in the distinct list.
     pub(super) first_idx: usize,
     pub(super) width: usize,
-    /// [n_features x width] values, or as many as there are of each centroid.
-    pub(super) values: Vec<T>,
+    /// [n_features x width]
+    pub(super) values: Vec<f32>,
 }
 
 impl PackedCentroids {
@@ -83,9 +83,7 @@ impl PackedCentroids {
             None => Vec::new(),
         };
         Self {
-            panels: cut_in_panels(distinct.n_clusters(), widths.floats, |idx| {
-                distinct.row(idx).iter().map(|&value| value as f32)
-            }),
+            panels: cut_in_panels(&distinct, widths.floats),
             biases,
             short_width: widths.shorts,
             tiles,
@@ -221,28 +219,23 @@ impl DistanceError {
     }
 }
 
-/// Panels at most `width` wide of what `values` gives of each of `n_distinct` centroids.
-pub(super) fn cut_in_panels<T, I: Iterator<Item = T>>(
-    n_distinct: usize,
-    width: usize,
-    values: impl Fn(usize) -> I,
-) -> Vec<Panel<T>> {
-    let n_panels = n_distinct.div_ceil(width.min(MAX_PANEL_WIDTH));
-    let first_idx = |panel_idx: usize| panel_idx * n_distinct / n_panels;
+/// Panels at most `width` wide.
+fn cut_in_panels(centroids: &Centroids, width: usize) -> Vec<Panel> {
+    let n_clusters = centroids.n_clusters();
+    let n_panels = n_clusters.div_ceil(width.min(MAX_PANEL_WIDTH));
+    let first_idx = |panel_idx: usize| panel_idx * n_clusters / n_panels;
     (0..n_panels)
         .map(|panel_idx| {
             // Widths that differ by one at most: a narrow remainder would leave the multipliers waiting.
             let members = first_idx(panel_idx)..first_idx(panel_idx + 1);
-            let mut of_members: Vec<I> = members.clone().map(&values).collect();
-            let mut interleaved = Vec::new();
-            while let Some(value) = of_members[0].next() {
-                interleaved.push(value);
-                interleaved.extend(of_members[1..].iter_mut().flat_map(Iterator::next));
-            }
+            let values = (0..centroids.n_features()).flat_map(|feature_idx| {
+                let values = members.clone().map(move |idx| centroids.row(idx));
+                values.map(move |row| row[feature_idx] as f32)
+            });
             Panel {
                 first_idx: members.start,
                 width: members.len(),
-                values: interleaved,
+                values: values.collect(),
             }
         })
         .collect()

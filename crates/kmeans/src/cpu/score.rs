@@ -360,7 +360,7 @@ pub(super) unsafe fn score<L: Lanes, B: Tally<L, TILES>, const TILES: usize>(
 #[inline(always)]
 unsafe fn score_panel<L: Lanes, B: Tally<L, TILES>, const TILES: usize, const WIDTH: usize>(
     tiles: &[&[[f32; LANES]]; TILES],
-    panel: &Panel<f32>,
+    panel: &Panel,
     biases: &[f32],
     ahead: &[[[f32; LANES]; TILES]],
     best: &mut B,

@@ -4,7 +4,7 @@
 //! What they cannot tell apart is scored again in `f32`, and what that cannot, in exact integers. Rows are those of a block less its
 //! origin (see [`Split`]), centroids are scaled by a number of their own, so that nothing overflows and few bits are wasted.
 
-use super::centroids::{DistanceError, PackedCentroids, Panel, cut_in_panels, error_of_square};
+use super::centroids::{DistanceError, PackedCentroids, error_of_square};
 use super::lanes::Lanes;
 use super::score::{Found, Scores};
 use super::shorts::Shorts;
@@ -14,10 +14,13 @@ use crate::{Centroids, LANES};
 
 /// One candidate's centroids, as pairs, for the rows of one block.
 pub(super) struct ShortCentroids {
-    panels: Vec<Panel<i32>>,
-    tiles: Vec<ShortTile>,
-    /// [n_distinct]
+    /// Centroids scored together. The last panel is filled up with such as are out of reach.
+    width: usize,
+    /// [n_panels x n_pairs x width]
+    panels: Vec<i32>,
+    /// [n_panels x width]
     biases: Vec<i32>,
+    tiles: Vec<ShortTile>,
     /// How long a row or centroid of rounding errors may be, and what of the error of a score is the same for all rows.
     half: f64,
     least_error: f64,
@@ -110,12 +113,30 @@ impl ShortCentroids {
         let rounded_up = |term: f64| (term * (1.0 + 1e-6)) as f32;
         let constant = 2.0 * least_error + f64::from(idx_mask) + 2.0;
         let biases = squares.iter();
-        let biases: Vec<i32> = biases
+        let mut biases: Vec<i32> = biases
             .map(|&square| whole(square as f64 / 2.0 * (factor / step)))
             .collect();
+        let n_pairs = n_features.div_ceil(2);
+        // As few as there must be, and then as narrow as these may be.
+        let n_panels = n_clusters.div_ceil(width);
+        let width = n_clusters.div_ceil(n_panels);
+        let mut panels = vec![0; n_panels * n_pairs * width];
+        for (panel_idx, panel) in panels.chunks_exact_mut(n_pairs * width).enumerate() {
+            for member in 0..width.min(n_clusters - panel_idx * width) {
+                for (values, pair) in panel
+                    .chunks_exact_mut(width)
+                    .zip(pairs(panel_idx * width + member))
+                {
+                    values[member] = pair;
+                }
+            }
+        }
+        let tiles = ShortTile::cut(&biases, n_pairs, pairs);
+        biases.resize(n_panels * width, i32::MAX);
         Self {
-            panels: cut_in_panels(n_clusters, width, pairs),
-            tiles: ShortTile::cut(&biases, n_features.div_ceil(2), pairs),
+            width,
+            panels,
+            tiles,
             biases,
             half,
             least_error,
@@ -355,88 +376,83 @@ pub(super) unsafe fn score_short<S: Shorts, const TILES: usize>(
     centroids: &ShortCentroids,
     ahead: &[[f32; LANES]],
 ) -> BestShort<S, TILES> {
-    // SAFETY: passed on to the caller.
-    unsafe {
-        let mut best = BestShort {
-            score: [S::splat(i32::MAX); TILES],
-            second_score: [S::splat(i32::MAX); TILES],
+    macro_rules! score_panels {
+        ($width:literal) => {
+            // SAFETY: passed on to the caller.
+            unsafe { score_panels::<S, TILES, $width>(tiles, centroids, ahead) }
         };
-        let (ahead, _) = ahead.as_chunks::<TILES>();
-        let share = ahead.len().div_ceil(centroids.panels.len());
-        let mut shares = ahead.chunks(share.max(1));
-        for panel in &centroids.panels {
-            let ahead = shares.next().unwrap_or_default();
-            macro_rules! score_panel {
-                ($width:literal) => {
-                    score_panel::<S, TILES, $width>(
-                        tiles,
-                        &centroids.biases,
-                        panel,
-                        centroids.idx_mask,
-                        ahead,
-                        &mut best,
-                    )
-                };
-            }
-            match panel.width {
-                1 => score_panel!(1),
-                2 => score_panel!(2),
-                3 => score_panel!(3),
-                4 => score_panel!(4),
-                5 => score_panel!(5),
-                6 => score_panel!(6),
-                7 => score_panel!(7),
-                _ => score_panel!(8),
-            }
-        }
-        best
+    }
+    match centroids.width {
+        1 => score_panels!(1),
+        2 => score_panels!(2),
+        3 => score_panels!(3),
+        4 => score_panels!(4),
+        5 => score_panels!(5),
+        6 => score_panels!(6),
+        7 => score_panels!(7),
+        _ => score_panels!(8),
     }
 }
 
 #[inline(always)]
-unsafe fn score_panel<S: Shorts, const TILES: usize, const WIDTH: usize>(
+unsafe fn score_panels<S: Shorts, const TILES: usize, const WIDTH: usize>(
     tiles: &[&[[i32; LANES]]; TILES],
-    biases: &[i32],
-    panel: &Panel<i32>,
-    idx_mask: i32,
-    ahead: &[[[f32; LANES]; TILES]],
-    best: &mut BestShort<S, TILES>,
-) {
+    centroids: &ShortCentroids,
+    ahead: &[[f32; LANES]],
+) -> BestShort<S, TILES> {
     let n_pairs = tiles[0].len();
     let mut same_length = *tiles;
     for tile in &mut same_length {
         *tile = &tile[..n_pairs];
     }
     let tiles = same_length;
-    let values = &panel.values.as_chunks::<WIDTH>().0[..n_pairs];
-    let biases = &biases[panel.first_idx..][..WIDTH];
-    let ahead = &ahead[..ahead.len().min(n_pairs)];
+    let (biases, _) = centroids.biases.as_chunks::<WIDTH>();
+    let (mut ahead, _) = ahead.as_chunks::<TILES>();
+    // Each panel fetches its share: all at once would fill the queue of the memory.
+    let share = ahead.len().div_ceil(biases.len()).min(n_pairs);
     // SAFETY: passed on to the caller.
     unsafe {
-        let mut scores = [[S::splat(0); TILES]; WIDTH];
-        for (scores, &bias) in scores.iter_mut().zip(biases) {
-            *scores = [S::splat(bias); TILES];
-        }
-        let (first, rest) = values.split_at(ahead.len());
-        for (pair_idx, (lines, values)) in ahead.iter().zip(first).enumerate() {
-            for line in lines {
-                S::Floats::prefetch(line);
+        let mut best = BestShort {
+            score: [S::splat(i32::MAX); TILES],
+            second_score: [S::splat(i32::MAX); TILES],
+        };
+        let mask = S::splat(centroids.idx_mask);
+        let panels = centroids.panels.chunks_exact(n_pairs * WIDTH);
+        for (panel_idx, (panel, biases)) in panels.zip(biases).enumerate() {
+            let mut scores = [[S::splat(0); TILES]; WIDTH];
+            for (scores, &bias) in scores.iter_mut().zip(biases) {
+                *scores = [S::splat(bias); TILES];
             }
-            add_products(&tiles, values, pair_idx, &mut scores);
-        }
-        for (pair_idx, values) in (first.len()..).zip(rest) {
-            add_products(&tiles, values, pair_idx, &mut scores);
-        }
-        let mask = S::splat(idx_mask);
-        for (member, scores) in scores.into_iter().enumerate() {
-            let idx = S::splat((panel.first_idx + member) as i32);
-            for (tile, score) in scores.into_iter().enumerate() {
-                let score = score.with_bits(mask, idx);
-                let least = best.score[tile];
-                best.second_score[tile] = best.second_score[tile].min(least.max(score));
-                best.score[tile] = least.min(score);
+            let (own, others) = ahead.split_at(share.min(ahead.len()));
+            ahead = others;
+            let (first, rest) = panel.as_chunks::<WIDTH>().0.split_at(own.len());
+            // Slices of one length: then no index is checked.
+            let (mut first_of, mut rest_of) = (tiles, tiles);
+            for tile in 0..TILES {
+                (first_of[tile], rest_of[tile]) = tiles[tile].split_at(first.len());
+                rest_of[tile] = &rest_of[tile][..rest.len()];
+            }
+            for (pair_idx, (lines, values)) in own.iter().zip(first).enumerate() {
+                for line in lines {
+                    S::Floats::prefetch(line);
+                }
+                add_products(&first_of, values, pair_idx, &mut scores);
+            }
+            for (pair_idx, values) in rest.iter().enumerate() {
+                add_products(&rest_of, values, pair_idx, &mut scores);
+            }
+            for (member, scores) in scores.into_iter().enumerate() {
+                // That of a centroid out of reach says nothing, and must fit.
+                let idx = S::splat((panel_idx * WIDTH + member) as i32 & centroids.idx_mask);
+                for (tile, score) in scores.into_iter().enumerate() {
+                    let score = score.with_bits(mask, idx);
+                    let least = best.score[tile];
+                    best.second_score[tile] = best.second_score[tile].min(least.max(score));
+                    best.score[tile] = least.min(score);
+                }
             }
         }
+        best
     }
 }
 
