@@ -129,7 +129,7 @@ fn backends() -> Vec<CpuBackend> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn what_is_left_out_changes_nothing(case in cases()) {
@@ -160,7 +160,8 @@ proptest! {
                 let rows: Vec<Vec<i32>> = centroids.rows().map(<[i32]>::to_vec).collect();
                 let labels = reference::labels(&case.rows, &rows);
                 let (counts, sums) = reference::partial(&case.rows, &labels, rows.len(), case.n_features);
-                prop_assert!(partial.counts.iter().eq(counts.iter().map(|&c| c as u64).collect::<Vec<_>>().iter()));
+                let counts: Vec<u64> = counts.iter().map(|&count| count as u64).collect();
+                prop_assert_eq!(&partial.counts, &counts, "{:?}", backend.kernel());
                 prop_assert_eq!(&partial.sums, &sums.concat());
                 let kept = memory.labels(case.rows.len()).unwrap();
                 // The keys are the places that rows were given in.

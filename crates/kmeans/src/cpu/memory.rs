@@ -169,6 +169,7 @@ impl BlockMemory {
             memory: self,
             partial,
             knows_labels,
+            n_rows: block.n_rows(),
             n_moved: 0,
             effort: Effort {
                 n_tiles: n_tiles as u64,
@@ -211,6 +212,7 @@ pub(super) struct Remembering<'a> {
     partial: Partial,
     /// The labels are those of an earlier pass.
     knows_labels: bool,
+    n_rows: usize,
     n_moved: u64,
     effort: Effort,
 }
@@ -254,6 +256,8 @@ impl Remembering<'_> {
                     least = least.min(left);
                     rows |= u32::from(left == 0) << lane;
                 }
+                // What is beyond the last row has no label that could change.
+                rows &= !(u32::MAX << (self.n_rows - tile_idx * LANES).min(LANES));
                 let n_unsafe = u64::from(rows.count_ones());
                 self.effort.n_unsafe_rows += n_unsafe;
                 match n_unsafe {
