@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::cpu::{Vectorised, vectorised};
+use crate::cpu::{Lanes, Vectorised, vectorised};
+use crate::permute::{SEGMENT_ROWS, SEGMENT_TILES, permute, places};
 use crate::split::{Columns, Shape, Split};
 use crate::{BLOCK_ROWS, GRID_LIMIT, LANES, MAX_FEATURES, Tiles};
 
@@ -66,9 +67,6 @@ static SERIALS: AtomicU64 = AtomicU64::new(1);
 fn next_serial() -> u64 {
     SERIALS.fetch_add(1, Ordering::Relaxed)
 }
-
-/// Rows that change places with each other only: few enough for the second-level cache, enough to find like with like.
-pub(crate) const SEGMENT_ROWS: usize = 4_096;
 
 /// Why numbers are not a block.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -243,37 +241,29 @@ impl Block {
     fn permute(&mut self, order: &[u16]) {
         self.serial = next_serial();
         assert_eq!(order.len(), self.n_rows, "a place for each row");
-        // A segment is first laid out feature by feature: then its tiles are read in one go, and values are picked from few lines.
-        let mut features = vec![0.0; self.n_features * SEGMENT_ROWS];
-        for (segment_idx, order) in order.chunks(SEGMENT_ROWS).enumerate() {
-            let is_here = |row: &u16| usize::from(*row) / SEGMENT_ROWS == segment_idx;
-            assert!(order.iter().all(is_here), "rows stay in their segment");
-            vectorised(Permute {
-                block: self,
-                first_tile_idx: segment_idx * SEGMENT_ROWS / LANES,
-                order,
-                features: &mut features,
-            });
+        let segments = order.chunks(SEGMENT_ROWS).enumerate();
+        let norms = self.tile_norms.chunks_mut(SEGMENT_TILES);
+        for ((segment_idx, order), norms) in segments.zip(norms) {
+            let from = places(segment_idx, order);
+            let first_tile = segment_idx * SEGMENT_TILES;
+            match &mut self.values {
+                Values::Whole(tiles) => {
+                    let columns =
+                        &mut tiles.as_chunks_mut::<LANES>().0[first_tile * self.n_features..];
+                    vectorised(PermuteWhole {
+                        columns,
+                        from: &from,
+                        norms,
+                        n_features: self.n_features,
+                    });
+                }
+                Values::Split(split) => split.permute(first_tile, &from, norms),
+            }
         }
         self.keys = order
             .iter()
             .map(|&row| self.keys[usize::from(row)])
             .collect();
-    }
-
-    /// Puts rows of this block in the place of others.
-    #[inline(always)]
-    fn write_tile(&mut self, tile_idx: usize, tile: &Columns) {
-        let norm = match &mut self.values {
-            Values::Whole(tiles) => {
-                let columns = tiles.as_chunks_mut::<LANES>().0;
-                columns[tile_idx * self.n_features..][..self.n_features].copy_from_slice(tile);
-                norm_of_grid_tile(tile)
-            }
-            Values::Split(split) => split.write(tile_idx, tile).norm,
-        };
-        // On the grid they are: they were before.
-        self.tile_norms[tile_idx] = norm.unwrap_or(f32::INFINITY);
     }
 
     /// The memory of its tiles, and its keys, to be filled again.
@@ -428,50 +418,27 @@ fn tile_index(n_features: usize, row_idx: usize, feature_idx: usize) -> usize {
     (row_idx / LANES * n_features + feature_idx) * LANES + row_idx % LANES
 }
 
-/// Puts a segment of rows in another order.
-struct Permute<'a> {
-    block: &'a mut Block,
-    first_tile_idx: usize,
-    /// [n_rows of the segment]
-    order: &'a [u16],
-    /// [n_features x SEGMENT_ROWS]
-    features: &'a mut [f32],
+/// Puts the rows of a segment in another order.
+struct PermuteWhole<'a> {
+    /// [tiles of the segment x n_features], or more.
+    columns: &'a mut Columns,
+    /// [tiles of the segment], as from [`places`].
+    from: &'a [[u16; LANES]],
+    /// [tiles of the segment]
+    norms: &'a mut [f32],
+    n_features: usize,
 }
 
-impl Vectorised for Permute<'_> {
+impl Vectorised for PermuteWhole<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
-        let Self {
-            block,
-            first_tile_idx,
-            order,
-            features,
-        } = self;
-        let mut room = TileRoom::new();
-        for tile_idx in 0..order.len().div_ceil(LANES) {
-            let tile = block.tile(first_tile_idx + tile_idx, &mut room);
-            for (column, feature) in tile.iter().zip(features.chunks_exact_mut(SEGMENT_ROWS)) {
-                feature[tile_idx * LANES..][..LANES].copy_from_slice(column);
-            }
-        }
-        let (features, _) = features.as_chunks::<SEGMENT_ROWS>();
-        let mut tile = vec![[0.0; LANES]; features.len()];
-        for (tile_idx, order) in order.chunks(LANES).enumerate() {
-            // Masked, an index needs no check: a segment is a power of two of rows.
-            let mut within = [0; LANES];
-            for (within, row) in within.iter_mut().zip(order) {
-                *within = usize::from(*row) % SEGMENT_ROWS;
-            }
-            for (column, feature) in tile.iter_mut().zip(features) {
-                let mut picked = [0.0; LANES];
-                for lane in 0..order.len() {
-                    picked[lane] = feature[within[lane] % SEGMENT_ROWS];
-                }
-                *column = picked;
-            }
-            block.write_tile(first_tile_idx + tile_idx, &tile);
+    unsafe fn run<L: Lanes>(self) {
+        let columns = &mut self.columns[..self.from.len() * self.n_features];
+        permute(columns, self.n_features, self.from);
+        for (tile, norm) in columns.chunks_exact(self.n_features).zip(self.norms) {
+            // On the grid they are: they were before.
+            *norm = norm_of_grid_tile(tile).unwrap_or(f32::INFINITY);
         }
     }
 }
@@ -497,7 +464,7 @@ pub(crate) fn norm_of_grid_tile(tile: &Columns) -> Option<f32> {
 
 /// Not below the root of any of `squares`, which may be 4,097 roundings of 2^-24 too small.
 #[inline(always)]
-pub(crate) fn rounded_up_root(squares: &[f32; LANES]) -> f32 {
+pub(crate) fn rounded_up_root(squares: &[f32]) -> f32 {
     let mut largest = 0f32;
     for &square in squares {
         largest = largest.max(square);

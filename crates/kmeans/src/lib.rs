@@ -29,6 +29,7 @@ pub mod cpu;
 pub mod exact;
 pub mod lloyd;
 mod partial;
+mod permute;
 pub mod quality;
 pub mod reference;
 pub mod relocate;

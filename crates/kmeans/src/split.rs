@@ -5,7 +5,8 @@
 //! bytes.
 
 use crate::block::{norm_of_grid_tile, rounded_up_root};
-use crate::cpu::{Scalar, Vectorised, join, vectorised};
+use crate::cpu::{Lanes, Scalar, Vectorised, join, vectorised};
+use crate::permute::{OfRows, SEGMENT_TILES, permute, pick};
 use crate::{GRID_LIMIT, LANES, Tiles, whole};
 
 /// No row that is scored by its upper bits is longer than this in steps of `2^shift`, nor any value of it: 2^15 less room for roundings.
@@ -215,22 +216,35 @@ impl Split {
         }
     }
 
-    /// Puts a tile of rows of this block in the place of another.
-    #[inline(always)]
-    pub(crate) fn write(&mut self, tile_idx: usize, tile: &Columns) -> Seen {
-        let n_features = self.shape.origin.len();
-        let (n_pairs, first) = (self.n_pairs(), self.first_lower());
-        let (upper, lower) = self.lines.split_at_mut(first / size_of::<f32>());
-        let upper: &mut [[i32; LANES]] = bytemuck::cast_slice_mut(upper);
-        let lower: &mut [[i8; LANES]] = bytemuck::cast_slice_mut(lower);
-        let seen = vectorised(Cutting {
-            shape: &self.shape,
-            tile,
-            pairs: &mut upper[tile_idx * n_pairs..][..n_pairs],
-            lower: &mut lower[tile_idx * n_features..][..n_features],
+    /// Puts the rows of a segment, which begins at tile `first_tile`, in the order of `from` ([`crate::permute::places`]). `tile_norms` are those
+    /// of its tiles as [`crate::Block::tile_norms`], and become those of the new ones.
+    pub(crate) fn permute(
+        &mut self,
+        first_tile: usize,
+        from: &[[u16; LANES]],
+        tile_norms: &mut [f32],
+    ) {
+        vectorised(Permuting {
+            split: self,
+            first_tile,
+            from,
+            tile_norms,
         });
-        self.norms[tile_idx] = seen.short_norm;
-        seen
+    }
+
+    /// The rows `from` of the segment that begins at tile `first_tile`, as a tile.
+    fn gather(&self, first_tile: usize, from: &[u16; LANES]) -> Vec<[f32; LANES]> {
+        let mut tile = vec![[0.0; LANES]; self.shape.origin.len()];
+        let mut row = vec![0; tile.len()];
+        for (lane, &place) in from.iter().enumerate() {
+            let place = usize::from(place);
+            let given = self.tile(first_tile + place / LANES);
+            given.pick(place % LANES, &mut row);
+            for (column, &value) in tile.iter_mut().zip(&row) {
+                column[lane] = value as f32;
+            }
+        }
+        tile
     }
 
     /// One value.
@@ -347,6 +361,65 @@ struct Cutting<'a> {
     lower: &'a mut [[i8; LANES]],
 }
 
+/// See [`Split::permute`].
+struct Permuting<'a> {
+    split: &'a mut Split,
+    first_tile: usize,
+    from: &'a [[u16; LANES]],
+    tile_norms: &'a mut [f32],
+}
+
+impl Vectorised for Permuting<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        let Self {
+            split,
+            first_tile,
+            from,
+            tile_norms,
+        } = self;
+        let n_features = split.shape.origin.len();
+        let n_pairs = split.n_pairs();
+        let mut tile = vec![[0.0; LANES]; n_features];
+        // Of each row.
+        let mut squares: OfRows<f32> = [[0.0; LANES]; SEGMENT_TILES];
+        let mut short_squares: OfRows<f32> = [[0.0; LANES]; SEGMENT_TILES];
+        let mut shifts: OfRows<u32> = [[0; LANES]; SEGMENT_TILES];
+        for nth in 0..from.len() {
+            // SAFETY: passed on to the caller.
+            unsafe { join::<L>(split.tile(first_tile + nth), &mut tile) };
+            [squares[nth], short_squares[nth]] = squares_of(&tile, split.origin());
+            shifts[nth] = [split.tile(first_tile + nth).shift; LANES];
+        }
+        // Tiles with a row that was cut in another way than all are now, with that.
+        let mut mixed = Vec::new();
+        let mut short_norms = Vec::with_capacity(from.len());
+        for ((nth, from), norm) in from.iter().enumerate().zip(tile_norms) {
+            *norm = rounded_up_root(&pick(&squares, from));
+            let short_norm = rounded_up_root(&pick(&short_squares, from));
+            short_norms.push(short_norm);
+            let shift = split.shape.shift_of(short_norm);
+            if pick(&shifts, from) != [shift; LANES] {
+                mixed.push((nth, shift, split.gather(first_tile, from)));
+            }
+        }
+        split.norms[first_tile..][..from.len()].copy_from_slice(&short_norms);
+        let first_lower = split.first_lower();
+        let (upper, lower) = planes_mut(&mut split.lines, first_lower);
+        let upper = &mut upper[first_tile * n_pairs..][..from.len() * n_pairs];
+        let lower = &mut lower[first_tile * n_features..][..from.len() * n_features];
+        permute(upper, n_pairs, from);
+        permute(lower, n_features, from);
+        for (nth, shift, tile) in mixed {
+            let upper = &mut upper[nth * n_pairs..][..n_pairs];
+            let lower = &mut lower[nth * n_features..][..n_features];
+            split.shape.cut(&tile, shift, upper, lower);
+        }
+    }
+}
+
 /// What was seen of a tile while it was cut.
 pub(crate) struct Seen {
     /// A number not below the norm of any row, and less than 1 % above the largest; `None` when a value is off the grid.
@@ -359,7 +432,7 @@ impl Vectorised for Cutting<'_> {
     type Output = Seen;
 
     #[inline(always)]
-    fn run(self) -> Seen {
+    unsafe fn run<L: Lanes>(self) -> Seen {
         let short_norm = norm_of(self.tile, &self.shape.origin);
         let shift = self.shape.shift_of(short_norm);
         self.shape.cut(self.tile, shift, self.pairs, self.lower);
@@ -395,16 +468,33 @@ fn join_column(upper: [i32; LANES], lower: [i8; LANES], shift: u32, origin: i32)
 /// The largest norm of the rows of a tile less `origin`, rounded up.
 #[inline(always)]
 fn norm_of(tile: &Columns, origin: &[i32]) -> f32 {
-    let mut squares = [0f32; LANES];
+    rounded_up_root(&squares_of(tile, origin)[1])
+}
+
+/// `|x|^2` and `|x - origin|^2` of the rows of a tile.
+#[inline(always)]
+fn squares_of(tile: &Columns, origin: &[i32]) -> [[f32; LANES]; 2] {
+    let [mut squares, mut short] = [[0f32; LANES]; 2];
     for (column, &origin) in tile.iter().zip(origin) {
         let origin = origin as f32;
         for lane in 0..LANES {
             // Exact: less than 2^23.
             let value = column[lane] - origin;
-            squares[lane] += value * value;
+            squares[lane] += column[lane] * column[lane];
+            short[lane] += value * value;
         }
     }
-    rounded_up_root(&squares)
+    [squares, short]
+}
+
+/// The upper bits of all tiles, and the lower ones, which begin at byte `first_lower`.
+#[inline(always)]
+fn planes_mut(lines: &mut Tiles, first_lower: usize) -> (&mut [[i32; LANES]], &mut [[i8; LANES]]) {
+    let (upper, lower) = lines.split_at_mut(first_lower / size_of::<f32>());
+    (
+        bytemuck::cast_slice_mut(upper),
+        bytemuck::cast_slice_mut(lower),
+    )
 }
 
 /// Rows of this norm and less are short.
@@ -415,6 +505,7 @@ fn longest(shift: u32) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::permute::SEGMENT_ROWS;
     use crate::{Block, TileRoom};
 
     fn block(n_features: usize, n_rows: usize, value: impl Fn(usize, usize) -> i32) -> Block {
@@ -479,6 +570,49 @@ mod tests {
             let lonely = |row: usize, _: usize| if row == 777 { edge } else { -edge + row as i32 };
             let n_short = check(block(n_features, 16 * 200, lonely));
             assert_eq!(n_short, 199);
+        }
+    }
+
+    #[test]
+    fn rows_in_another_order_are_cut_as_they_would_be_there() {
+        for n_features in [2, 5, 16] {
+            // One row in 700 makes its tile a long one; each order makes others of them.
+            let value = |row: usize, f: usize| match row % 700 {
+                699 => 3_000_000 - f as i32,
+                _ => ((row * 7_919 + f * 104_729) % 50_001) as i32,
+            };
+            let n_rows = 2 * SEGMENT_ROWS + 1_003;
+            let given = block(n_features, n_rows, value).into_split();
+            let mut order: Vec<u16> = (0..n_rows as u16).collect();
+            order.chunks_mut(SEGMENT_ROWS).for_each(|rows| {
+                rows.sort_by_key(|row| row.wrapping_mul(40_503));
+            });
+            let mut reordered = given.clone();
+            reordered.reorder(&order);
+            let split = reordered.split().expect("as before");
+            let mut room = TileRoom::new();
+            let mut n_long = [0; 2];
+            for tile_idx in 0..n_rows.div_ceil(LANES) {
+                let tile = reordered.tile(tile_idx, &mut room);
+                for (lane, &from) in order[tile_idx * LANES..].iter().take(LANES).enumerate() {
+                    let expected = (0..n_features).map(|f| value(from.into(), f));
+                    assert!(tile.iter().map(|column| column[lane] as i32).eq(expected));
+                }
+                let norm = norm_of_grid_tile(tile).expect("on the grid");
+                assert_eq!(reordered.tile_norms()[tile_idx], norm);
+                assert_eq!(split.norms[tile_idx], norm_of(tile, split.origin()));
+                for (n_long, block) in n_long.iter_mut().zip([&given, &reordered]) {
+                    let short = block.split().and_then(|split| split.short_norm(tile_idx));
+                    *n_long += usize::from(short.is_none());
+                }
+            }
+            assert!(n_long[0] > 8 && n_long[1] > 8, "{n_long:?}");
+            reordered.restore_order();
+            assert_eq!(reordered, given);
+            assert_eq!(
+                reordered.split().unwrap().norms,
+                given.split().unwrap().norms
+            );
         }
     }
 

@@ -7,8 +7,8 @@
 use super::centroids::PackedCentroids;
 use super::lanes::Lanes;
 use super::memory::Remembering;
-use super::score::{Best, BestTwo, Found, score, score_row};
-use super::short_scores::{BestShort, FewRows, ShortCentroids, score_few, score_short};
+use super::score::{Best, BestTwo, Found, score};
+use super::short_scores::{BestShort, ShortCentroids, score_short};
 use super::shorts::Shorts;
 use super::sums::{Rows, TileRows, join, lanes_of};
 use super::waiting::{Judged, N_WAITING};
@@ -27,9 +27,6 @@ fn most_in_doubt(n_clusters: usize) -> u64 {
     (256 / n_clusters as u64).clamp(8, 64)
 }
 
-/// Of tiles with few rows to look at, those that are fetched ahead.
-const FEW_AHEAD: usize = 6;
-
 /// One candidate's part in a sweep over a block.
 pub(super) struct Assignment<'a> {
     pub(super) centroids: &'a PackedCentroids,
@@ -37,7 +34,7 @@ pub(super) struct Assignment<'a> {
     /// Rows settled exactly.
     pub(super) n_rechecked: u64,
     n_scored: u64,
-    /// In `f32`, since 16-bit products left them in doubt.
+    /// Since 16-bit products left them in doubt.
     n_scored_again: u64,
     most_in_doubt: u64,
 }
@@ -51,17 +48,6 @@ impl<'a> Assignment<'a> {
             n_scored: 0,
             n_scored_again: 0,
             most_in_doubt: most_in_doubt(centroids.distinct().n_clusters()),
-        }
-    }
-
-    /// So many rows of a tile are looked at one by one; from there on the whole tile costs no more.
-    fn most_few(&self) -> u64 {
-        match self.centroids.distinct().n_clusters() {
-            // Twins leave no bounds, and so no tile in which few rows are unsafe.
-            _ if !self.centroids.are_all_distinct() => 0,
-            ..16 => 3,
-            16..48 => 4,
-            _ => 5,
         }
     }
 
@@ -104,7 +90,6 @@ pub(super) unsafe fn sweep<S: Shorts, const TILES: usize>(
     };
     let mut rows = Rows::default();
     let mut list = Vec::with_capacity(n_tiles);
-    let mut few = Vec::new();
     // The centroids of each for the upper bits of this block, made when first needed.
     let mut shorts: Vec<Option<ShortCentroids>> = Vec::new();
     shorts.resize_with(assignments.len(), || None);
@@ -112,19 +97,12 @@ pub(super) unsafe fn sweep<S: Shorts, const TILES: usize>(
         for (assignment, shorts) in assignments.iter_mut().zip(&mut shorts) {
             let tiles = first..n_tiles.min(first + segment);
             list.clear();
-            few.clear();
-            let most_few = match S::PAY && block.split().is_some() {
-                true => assignment.most_few(),
-                false => 0,
-            };
             match &mut assignment.wanted {
-                Wanted::Changes(remembering) => {
-                    remembering.list_unsafe(tiles, most_few, &mut list, &mut few);
-                }
+                Wanted::Changes(remembering) => remembering.list_unsafe(tiles, &mut list),
                 _ => list.extend(tiles),
             }
             if S::PAY
-                && !(list.is_empty() && few.is_empty())
+                && !list.is_empty()
                 && shorts.is_none()
                 && let (Some(split), Some(width)) =
                     (block.split(), assignment.centroids.short_width)
@@ -135,82 +113,10 @@ pub(super) unsafe fn sweep<S: Shorts, const TILES: usize>(
             let shorts = shorts.as_ref();
             // SAFETY: passed on to the caller.
             unsafe {
-                visit_few::<S>(block, &few, shorts, assignment, &mut rows, &mut list);
                 visit::<S, TILES>(block, &list, shorts, assignment, &mut rows, &mut rooms);
             }
         }
     }
-}
-
-/// Labels the rows of the tiles of `few` whose bit is set, one by one: they are those whose label may have changed. Tiles that want more go to
-/// `list`.
-#[inline(always)]
-unsafe fn visit_few<S: Shorts>(
-    block: &Block,
-    few: &[(usize, u32)],
-    shorts: Option<&ShortCentroids>,
-    assignment: &mut Assignment<'_>,
-    rows: &mut Rows,
-    list: &mut Vec<usize>,
-) {
-    let (Some(split), Some(shorts)) = (block.split(), shorts) else {
-        return list.extend(few.iter().map(|(tile_idx, _)| tile_idx));
-    };
-    // Once more than there are: for those that wait.
-    for nth in 0..=few.len() {
-        if let Some((ahead, _)) = few.get(nth + FEW_AHEAD) {
-            for line in block.lines(*ahead..ahead + 1) {
-                // SAFETY: passed on to the caller.
-                unsafe { S::Floats::prefetch(line) };
-            }
-        }
-        let mut most_waiting = 0;
-        if let Some(&(tile_idx, wanted)) = few.get(nth) {
-            most_waiting = N_WAITING;
-            match split.short_norm(tile_idx) {
-                Some(norm) if assignment.shorts_pay() => {
-                    // SAFETY: passed on to the caller.
-                    let found =
-                        unsafe { score_few::<S>(split.pairs(tile_idx), wanted, shorts, norm) };
-                    if let Some(judged) = judge_few(block, tile_idx, wanted, found, assignment) {
-                        rows.waiting.put(block, judged);
-                    }
-                }
-                _ => list.push(tile_idx),
-            }
-        }
-        while let Some(due) = rows.waiting.take_beyond(most_waiting) {
-            // SAFETY: passed on to the caller.
-            unsafe { attend::<S::Floats, true>(block, due, assignment, rows) };
-        }
-    }
-}
-
-/// Notes what was found of the rows of a tile whose bit is set in `wanted`; what is left if rows have moved, or may have.
-#[inline(always)]
-fn judge_few(
-    block: &Block,
-    tile_idx: usize,
-    wanted: u32,
-    found: FewRows,
-    assignment: &mut Assignment<'_>,
-) -> Option<Judged> {
-    let Wanted::Changes(remembering) = &mut assignment.wanted else {
-        return None;
-    };
-    let n_rows = LANES.min(block.n_rows() - tile_idx * LANES);
-    let mut labels = remembering.labels_of(tile_idx);
-    for lane in lanes_of(wanted) {
-        labels[lane] = found.labels[lane];
-    }
-    let judged = Judged {
-        tile_idx,
-        labels,
-        uncertain: found.uncertain,
-    };
-    remembering.note_bounds(&judged, n_rows, wanted, &found.scores, found.error);
-    assignment.n_scored += u64::from(wanted.count_ones());
-    (found.uncertain != 0 || !remembering.knows(&judged)).then_some(judged)
 }
 
 /// Labels the tiles of `list`.
@@ -249,7 +155,7 @@ unsafe fn visit<S: Shorts, const TILES: usize>(
         }
         while let Some(due) = rows.waiting.take_beyond(most_waiting) {
             // SAFETY: passed on to the caller.
-            unsafe { attend::<S::Floats, true>(block, due, assignment, rows) };
+            unsafe { attend::<S::Floats>(block, due, assignment, rows) };
         }
     }
     match &mut assignment.wanted {
@@ -322,7 +228,7 @@ unsafe fn label_group<S: Shorts, const TILES: usize>(
         unsafe {
             let judged = judge(block, group[nth], tiles[nth], &found, assignment);
             if let Some(judged) = judged {
-                attend::<S::Floats, false>(block, judged, assignment, rows);
+                attend::<S::Floats>(block, judged, assignment, rows);
             }
         }
     }
@@ -414,20 +320,23 @@ unsafe fn judge<F: Found>(
             if remembering.keeps_bounds() {
                 // SAFETY: passed on to the caller.
                 let (scores, error) = unsafe { found.scores(columns, centroids, row_norm) };
-                remembering.note_bounds(&judged, n_rows, (1 << LANES) - 1, &scores, error);
+                remembering.note_bounds(&judged, n_rows, &scores, error);
             }
             uncertain == 0 && centroids.are_all_distinct() && remembering.knows(&judged)
         }
         _ => false,
     };
     assignment.n_scored += LANES as u64;
+    if F::IS_COARSE {
+        assignment.n_scored_again += u64::from(uncertain.count_ones());
+    }
     (!is_done).then_some(judged)
 }
 
-/// Does the rest, with the rows of the tile. What upper bits left uncertain (`IS_COARSE`) is scored again in `f32`, and what these do, settled
-/// in integers.
+/// Does the rest, with the rows of the tile. What was left uncertain, by upper bits or far from the middle of the grid, is scored again by
+/// itself in `f32`, and what that leaves, settled in integers.
 #[inline(always)]
-unsafe fn attend<L: Lanes, const IS_COARSE: bool>(
+unsafe fn attend<L: Lanes>(
     block: &Block,
     judged: Judged,
     assignment: &mut Assignment<'_>,
@@ -457,20 +366,19 @@ unsafe fn attend<L: Lanes, const IS_COARSE: bool>(
         unsafe { of_tile.take::<L>(block, tile_idx, wanted | uncertain) };
     }
     if uncertain != 0 {
-        let gap = centroids.certain_gap(block.tile_norms()[tile_idx]);
         for lane in lanes_of(uncertain) {
             let row = of_tile.row(lane);
-            if IS_COARSE {
-                assignment.n_scored_again += 1;
-                // SAFETY: passed on to the caller.
-                let (idx, is_certain) = unsafe { score_row::<L>(row, &centroids.tiles, gap) };
-                if is_certain {
-                    labels[lane] = centroids.index_of(idx.into());
-                    continue;
-                }
+            // SAFETY: passed on to the caller.
+            let found = unsafe { centroids.of_rows.nearest::<L>(row) };
+            if !found.is_certain {
+                assignment.n_rechecked += 1;
+                labels[lane] = centroids.settle(row);
+                continue;
             }
-            labels[lane] = centroids.settle(row);
-            assignment.n_rechecked += 1;
+            labels[lane] = centroids.index_of(found.idx.into());
+            if let Wanted::Changes(remembering) = &mut assignment.wanted {
+                remembering.note_bound(tile_idx, lane, labels[lane], found.gap);
+            }
         }
     }
     match &mut assignment.wanted {

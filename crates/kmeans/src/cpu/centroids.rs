@@ -1,6 +1,6 @@
 //! Centroids as the kernel wants them: distinct, in panels, with their bias and the error bound.
 
-use super::score::CentroidTile;
+use super::score::RowCentroids;
 use crate::{Centroids, exact};
 use std::collections::HashMap;
 
@@ -32,8 +32,8 @@ pub(super) struct PackedCentroids {
     pub(super) biases: Vec<f32>,
     /// As wide as panels of 16-bit products may be, where these are made at all.
     pub(super) short_width: Option<usize>,
-    /// As they are, for rows that 16-bit products leave in doubt.
-    pub(super) tiles: Vec<CentroidTile>,
+    /// For rows in doubt.
+    pub(super) of_rows: RowCentroids,
     /// Largest Euclidean norm, rounded up.
     max_norm: f64,
     /// See [`error_of_square`].
@@ -73,20 +73,14 @@ impl PackedCentroids {
             .rows()
             .map(|row| exact::squared_distance(row, &origin))
             .collect();
-        let max_square = squares.iter().copied().max().unwrap_or(0);
-        // Three roundings of 2^-53 each; the factor covers thousands.
-        let max_norm = (max_square as f64).sqrt() * (1.0 + 1e-12);
+        let max_norm = largest_norm(&squares);
         // One rounding: an integer below 2^58 to `f32`; halving is exact.
         let biases: Vec<f32> = squares.iter().map(|&square| square as f32 / 2.0).collect();
-        let tiles = match widths.shorts {
-            Some(_) => CentroidTile::cut(&distinct, &biases),
-            None => Vec::new(),
-        };
         Self {
             panels: cut_in_panels(&distinct, widths.floats),
             biases,
             short_width: widths.shorts,
-            tiles,
+            of_rows: RowCentroids::new(&distinct),
             max_norm,
             of_square: error_of_square(distinct.n_features(), max_norm),
             distinct,
@@ -150,28 +144,9 @@ impl PackedCentroids {
         self.index_of(nearest)
     }
 
-    /// If the second best score of a row is more than this above the best, the best centroid is the nearest.
-    ///
-    /// The score of centroid c is `|c|^2 / 2 - x.c`, half the squared distance less the `|x|^2 / 2` that all share. Everything that
-    /// enters is an integer below 2^22 and so exact in `f32`, nothing under- or overflows (scores are multiples of 1/2 below 2^57), and
-    /// the only errors are roundings, u = 2^-24 each. The bias is rounded once when it is stored and once with each of the d
-    /// subtractions; a product is rounded at most once by itself (not at all where the multiply-add is fused) and at most d times as
-    /// part of the running score. So each term of the sum carries at most d + 1 factors (1 + delta), and (Higham, *Accuracy and
-    /// Stability*, lemma 3.1) with `gamma_n = n u / (1 - n u)`
-    ///
-    /// ```text
-    /// |score - exact| <= gamma_(d+1) (|c|^2 / 2 + sum_f |x_f c_f|) <= gamma_(d+1) (C^2 / 2 + X C) = E
-    /// ```
-    ///
-    /// by Cauchy and Schwarz, X at least |x| and C at least the norm of every centroid. `gamma_n <= (n + 2) u` while `n (n + 2) u <= 2`,
-    /// and n = d + 1 is at most 4,097: hence `E <= (d + 3) u (X C + C^2 / 2)`. If the computed gap is above 2 E, every other exact score
-    /// is above the best one. The gap itself is a rounded difference, but rounding is monotone: a true gap of at most a bound that is
-    /// an `f32` is never rounded above it. The bound is computed in `f64` and rounded up.
+    /// See [`certain_gap`].
     pub(super) fn certain_gap(&self, row_norm: f32) -> f32 {
-        let n_roundings = (self.distinct.n_features() + 3) as f64;
-        let size = self.max_norm * (f64::from(row_norm) + self.max_norm / 2.0);
-        let bound = 2.0 * n_roundings * UNIT * size * (1.0 + 1e-12);
-        (bound as f32).next_up()
+        certain_gap(self.distinct.n_features(), self.max_norm, row_norm)
     }
 
     /// How far off distances are that follow from scores, of rows of norm `row_norm` at most.
@@ -183,6 +158,37 @@ impl PackedCentroids {
     pub(super) fn distance_error(&self, row_norm: f32) -> DistanceError {
         DistanceError::new(&self.of_square, self.max_norm, row_norm, 0.0)
     }
+}
+
+/// If the second best score of a row is more than this above the best, the best centroid is the nearest.
+///
+/// The score of centroid c is `|c|^2 / 2 - x.c`, half the squared distance less the `|x|^2 / 2` that all share. Everything that
+/// enters is an integer below 2^23 and so exact in `f32`, nothing under- or overflows (scores are multiples of 1/2 below 2^59), and
+/// the only errors are roundings, u = 2^-24 each. The bias is rounded once when it is stored and once with each of the d
+/// subtractions; a product is rounded at most once by itself (not at all where the multiply-add is fused) and at most d times as
+/// part of the running score. So each term of the sum carries at most d + 1 factors (1 + delta), and (Higham, *Accuracy and
+/// Stability*, lemma 3.1) with `gamma_n = n u / (1 - n u)`
+///
+/// ```text
+/// |score - exact| <= gamma_(d+1) (|c|^2 / 2 + sum_f |x_f c_f|) <= gamma_(d+1) (C^2 / 2 + X C) = E
+/// ```
+///
+/// by Cauchy and Schwarz, X at least |x| and C at least the norm of every centroid. `gamma_n <= (n + 2) u` while `n (n + 2) u <= 2`,
+/// and n = d + 1 is at most 4,097: hence `E <= (d + 3) u (X C + C^2 / 2)`. If the computed gap is above 2 E, every other exact score
+/// is above the best one. The gap itself is a rounded difference, but rounding is monotone: a true gap of at most a bound that is
+/// an `f32` is never rounded above it. The bound is computed in `f64` and rounded up.
+pub(super) fn certain_gap(n_features: usize, max_norm: f64, row_norm: f32) -> f32 {
+    let n_roundings = (n_features + 3) as f64;
+    let size = max_norm * (f64::from(row_norm) + max_norm / 2.0);
+    let bound = 2.0 * n_roundings * UNIT * size * (1.0 + 1e-12);
+    (bound as f32).next_up()
+}
+
+/// The root of the largest of `squares`, rounded up.
+pub(super) fn largest_norm(squares: &[u64]) -> f64 {
+    let max_square = squares.iter().copied().max().unwrap_or(0);
+    // Three roundings of 2^-53 each; the factor covers thousands.
+    (max_square as f64).sqrt() * (1.0 + 1e-12)
 }
 
 /// By powers of the norm of a row, the error of a squared distance: the terms of [`PackedCentroids::distance_error`], in order.
@@ -216,6 +222,14 @@ impl DistanceError {
             of_square: (of_square as f32).next_up(),
             of_root: (of_root as f32).next_up(),
         }
+    }
+
+    /// How much nearer than any other the nearest centroid is, at least, but for [`DistanceError::of_root`]: by `|x|^2` and the scores of a row.
+    #[inline(always)]
+    pub(super) fn gap(&self, square: f32, best: f32, second: f32) -> f32 {
+        let near = square + 2.0 * best + self.of_square;
+        let far = square + 2.0 * second - self.of_square;
+        far.max(0.0).sqrt() - near.max(0.0).sqrt()
     }
 }
 

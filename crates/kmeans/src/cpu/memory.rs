@@ -12,7 +12,7 @@ use super::score::Scores;
 use super::sums::{Pending, TileRows, lanes_of};
 use super::travel::Travel;
 use super::waiting::Judged;
-use crate::block::SEGMENT_ROWS;
+use crate::permute::SEGMENT_ROWS;
 use crate::{Block, LANES, Partial};
 
 /// Taken off a bound for what is rounded when a gap is turned into units: a half for the whole number nearest, one for the travel that is
@@ -179,6 +179,24 @@ impl BlockMemory {
     }
 }
 
+/// What `of_clusters` has for the rows of a tile, which once they are in order are mostly of one cluster.
+#[inline(always)]
+fn of_labels(of_clusters: &[u16], labels: &[u16; LANES]) -> [u16; LANES] {
+    let first = labels[0];
+    let mut differing = 0;
+    for label in labels {
+        differing |= label ^ first;
+    }
+    if differing == 0 {
+        return [of_clusters[usize::from(first)]; LANES];
+    }
+    let mut of_rows = [0; LANES];
+    for (of_row, label) in of_rows.iter_mut().zip(labels) {
+        *of_row = of_clusters[usize::from(*label)];
+    }
+    of_rows
+}
+
 /// The indices of `classes` in order of class, those of one class as they come.
 fn by_class(classes: &[u32], n_classes: usize) -> impl Iterator<Item = u16> {
     let mut ends = vec![0u16; n_classes + 1];
@@ -222,17 +240,10 @@ impl Remembering<'_> {
         self.travel.keeps_bounds
     }
 
-    /// Appends those of `tiles` that have a row whose label may have changed: to `few` if there are at most `most_few` of them, with a bit for
-    /// each, to `list` otherwise.
+    /// Appends to `list` those of `tiles` that have a row whose label may have changed.
     #[inline(always)]
-    pub(super) fn list_unsafe(
-        &mut self,
-        tiles: Range<usize>,
-        most_few: u64,
-        list: &mut Vec<usize>,
-        few: &mut Vec<(usize, u32)>,
-    ) {
-        let n_before = list.len() + few.len();
+    pub(super) fn list_unsafe(&mut self, tiles: Range<usize>, list: &mut Vec<usize>) {
+        let n_before = list.len();
         let bounds = &mut self.memory.bounds;
         if bounds.of_row.is_empty() || !self.knows_labels {
             list.extend(tiles);
@@ -248,26 +259,26 @@ impl Remembering<'_> {
                     continue;
                 }
                 let mut left = of_rows[tile_idx];
-                for (left, label) in left.iter_mut().zip(&labels[tile_idx]) {
-                    *left = left.saturating_sub(shrunk[usize::from(*label)]);
-                }
-                let (mut least, mut rows) = (u16::MAX, 0u32);
-                for (lane, left) in left.into_iter().enumerate() {
-                    least = least.min(left);
-                    rows |= u32::from(left == 0) << lane;
+                for (left, shrunk) in left.iter_mut().zip(of_labels(shrunk, &labels[tile_idx])) {
+                    *left = left.saturating_sub(shrunk);
                 }
                 // What is beyond the last row has no label that could change.
-                rows &= !(u32::MAX << (self.n_rows - tile_idx * LANES).min(LANES));
-                let n_unsafe = u64::from(rows.count_ones());
-                self.effort.n_unsafe_rows += n_unsafe;
-                match n_unsafe {
-                    0 => bounds.of_tile[tile_idx] = most.saturating_add(least),
-                    _ if n_unsafe <= most_few => few.push((tile_idx, rows)),
-                    _ => list.push(tile_idx),
+                left[(self.n_rows - tile_idx * LANES).min(LANES)..].fill(u16::MAX);
+                let mut least = u16::MAX;
+                for left in left {
+                    least = least.min(left);
                 }
+                if least > 0 {
+                    bounds.of_tile[tile_idx] = most.saturating_add(least);
+                    continue;
+                }
+                for left in left {
+                    self.effort.n_unsafe_rows += u64::from(left == 0);
+                }
+                list.push(tile_idx);
             }
         }
-        self.effort.n_tiles_read += (list.len() + few.len() - n_before) as u64;
+        self.effort.n_tiles_read += (list.len() - n_before) as u64;
     }
 
     /// Whether a tile has these labels already.
@@ -277,22 +288,13 @@ impl Remembering<'_> {
         self.knows_labels && *known == judged.labels
     }
 
-    /// [LANES] labels of a tile, of passes that are known to have seen it.
-    #[inline(always)]
-    pub(super) fn labels_of(&self, tile_idx: usize) -> [u16; LANES] {
-        let mut labels = [0; LANES];
-        labels.copy_from_slice(&self.memory.labels[tile_idx * LANES..][..LANES]);
-        labels
-    }
-
-    /// Bounds of the rows of a tile that were `scored`, from their scores, and what distances that follow from these are off by. Those whose
-    /// label is uncertain get none.
+    /// Bounds of the rows of a tile, from their scores, and what distances that follow from these are off by. Those whose label is uncertain
+    /// get none.
     #[inline(always)]
     pub(super) fn note_bounds(
         &mut self,
         judged: &Judged,
         n_rows: usize,
-        scored: u32,
         scores: &Scores,
         error: DistanceError,
     ) {
@@ -311,13 +313,11 @@ impl Remembering<'_> {
             return;
         }
         let per_unit = (1.0 / travel.unit) as f32;
-        let (slop, rounding) = (error.of_square, error.of_root * per_unit + UNIT_ROUNDINGS);
+        let rounding = error.of_root * per_unit + UNIT_ROUNDINGS;
         // In steps that vectorise, each for all lanes.
         let mut gaps = [0f32; LANES];
         for (lane, gap) in gaps.iter_mut().enumerate() {
-            let near = scores.squares[lane] + 2.0 * scores.best[lane] + slop;
-            let far = scores.squares[lane] + 2.0 * scores.second[lane] - slop;
-            *gap = far.max(0.0).sqrt() - near.max(0.0).sqrt();
+            *gap = error.gap(scores.squares[lane], scores.best[lane], scores.second[lane]);
         }
         let mut left = [0u16; LANES];
         for (left, gap) in left.iter_mut().zip(gaps) {
@@ -325,23 +325,11 @@ impl Remembering<'_> {
             // The low bits of the sum are the whole number nearest, in one addition: a cast would ask after NaN.
             *left = (units + WHOLE).to_bits() as u16;
         }
-        let mut shrunk = [0u16; LANES];
-        for (shrunk, label) in shrunk.iter_mut().zip(labels) {
-            *shrunk = travel.shrunk_units[usize::from(label)];
-        }
+        let shrunk = of_labels(&travel.shrunk_units, &labels);
         let of_row = &mut own.of_row[at..][..LANES];
         let mut bounds = [0u16; LANES];
         for lane in 0..LANES {
             bounds[lane] = left[lane].saturating_add(shrunk[lane]);
-        }
-        if scored != (1 << LANES) - 1 {
-            // Of the others the bounds stay.
-            for lane in 0..LANES {
-                let is_scored = (scored >> lane) & 1 == 1;
-                let own = of_row[lane];
-                bounds[lane] = if is_scored { bounds[lane] } else { own };
-                left[lane] = bounds[lane].saturating_sub(shrunk[lane]);
-            }
         }
         of_row.copy_from_slice(&bounds);
         // Whatever cluster they turn out to be in.
@@ -357,6 +345,19 @@ impl Remembering<'_> {
             0 => 0,
             least => (travel.most_units() as u16).saturating_add(least),
         };
+    }
+
+    /// The bound of one row, which is `gap` grid steps nearer to the centroid of its label than to any other; after [`Remembering::note_bounds`]
+    /// for its tile, which may be found to be safe when it is next asked after.
+    #[inline(always)]
+    pub(super) fn note_bound(&mut self, tile_idx: usize, lane: usize, label: u16, gap: f32) {
+        let travel = self.travel;
+        if travel.keeps_bounds && travel.packed().are_all_distinct() {
+            let left = (gap * (1.0 / travel.unit) as f32 - UNIT_ROUNDINGS).clamp(0.0, 65_535.0);
+            let left = (left + WHOLE).to_bits() as u16;
+            self.memory.bounds.of_row[tile_idx * LANES + lane] =
+                left.saturating_add(travel.shrunk_units[usize::from(label)]);
+        }
     }
 
     /// The rows of a tile that [`Remembering::note_labels`] will ask for if these are their labels.

@@ -19,7 +19,7 @@ use crate::exact::{self, NearestTwo};
 use crate::{Backend, BackendError, Block, BlockLabels, Centroids, Partial};
 use assign::{Assignment, Wanted, sweep};
 use centroids::{PackedCentroids, PanelWidths};
-pub(crate) use lanes::Scalar;
+pub(crate) use lanes::{Lanes, Scalar};
 use shorts::PlainShorts;
 pub(crate) use sums::join;
 
@@ -118,7 +118,10 @@ pub(crate) trait Vectorised {
     /// What it answers.
     type Output;
     /// Does it.
-    fn run(self) -> Self::Output;
+    ///
+    /// # Safety
+    /// As for [`Lanes`].
+    unsafe fn run<L: Lanes>(self) -> Self::Output;
 }
 
 /// Runs `work`, compiled for this processor.
@@ -128,7 +131,8 @@ pub(crate) fn vectorised<W: Vectorised>(work: W) -> W::Output {
         // SAFETY: just seen.
         return unsafe { x86::run_avx2(work) };
     }
-    work.run()
+    // SAFETY: `Scalar` needs no more than the processor that the crate is compiled for.
+    unsafe { work.run::<Scalar>() }
 }
 
 /// Passes on the calling thread. Cheap to make and to copy; threads are the caller's business.

@@ -1,8 +1,12 @@
 //! Scores of tiles of rows against panels of centroids, in registers, and the best of them.
 
-use super::centroids::{DistanceError, MAX_PANEL_WIDTH, PackedCentroids, Panel};
+use super::centroids::{
+    DistanceError, MAX_PANEL_WIDTH, PackedCentroids, Panel, certain_gap, error_of_square,
+    largest_norm,
+};
 use super::lanes::Lanes;
-use crate::{Centroids, LANES};
+use crate::block::rounded_up_root;
+use crate::{Centroids, LANES, exact};
 
 /// What is kept of the scores of a group, as they come in order of the centroids: a later one must be less to take a place.
 ///
@@ -15,76 +19,128 @@ pub(super) trait Tally<L: Lanes, const TILES: usize> {
     unsafe fn offer(&mut self, scores: [L; TILES], idx: L);
 }
 
-/// Up to [`LANES`] centroids, one a lane: for the scores of a single row.
+/// Centroids less their mean, for the scores of single rows: there, what rounding takes is a share of how far things lie apart, and not of
+/// where they lie on the grid.
 #[derive(Clone)]
-pub(super) struct CentroidTile {
-    /// As [`PackedCentroids::biases`]; infinite where there is no centroid.
+pub(super) struct RowCentroids {
+    /// [n_features] about the mean of the centroids.
+    middle: Vec<i32>,
+    tiles: Vec<CentroidTile>,
+    /// Largest Euclidean norm less the middle, rounded up.
+    max_norm: f64,
+    /// See [`error_of_square`].
+    of_square: [f64; 3],
+}
+
+/// What there is to say of a single row.
+pub(super) struct NearestToRow {
+    /// The position of the nearest centroid.
+    pub(super) idx: u16,
+    pub(super) is_certain: bool,
+    /// How much nearer it is than any other, at least, in grid steps.
+    pub(super) gap: f32,
+}
+
+/// Up to [`LANES`] centroids, one a lane.
+#[derive(Clone)]
+struct CentroidTile {
+    /// `|c|^2 / 2`, rounded to `f32`; infinite where there is no centroid.
     biases: [f32; LANES],
     /// [n_features]
     columns: Vec<[f32; LANES]>,
 }
 
-impl CentroidTile {
-    /// `biases` [n_clusters].
-    pub(super) fn cut(centroids: &Centroids, biases: &[f32]) -> Vec<Self> {
-        let tiles = biases.chunks(LANES).enumerate().map(|(tile_idx, own)| {
-            let mut biases = [f32::INFINITY; LANES];
-            biases[..own.len()].copy_from_slice(own);
-            let columns = (0..centroids.n_features()).map(|feature_idx| {
-                let mut column = [0.0; LANES];
-                for (value, centroid) in column
-                    .iter_mut()
-                    .zip(centroids.rows().skip(tile_idx * LANES))
-                {
-                    *value = centroid[feature_idx] as f32;
+impl RowCentroids {
+    pub(super) fn new(centroids: &Centroids) -> Self {
+        let n_clusters = centroids.n_clusters();
+        let middle: Vec<i32> = (0..centroids.n_features())
+            .map(|feature_idx| {
+                let values = centroids.rows().map(|row| i64::from(row[feature_idx]));
+                (values.sum::<i64>() / n_clusters as i64) as i32
+            })
+            .collect();
+        let squares: Vec<u64> = centroids
+            .rows()
+            .map(|row| exact::squared_distance(row, &middle))
+            .collect();
+        let tiles = squares
+            .chunks(LANES)
+            .enumerate()
+            .map(|(tile_idx, squares)| {
+                let own = tile_idx * LANES..;
+                let mut biases = [f32::INFINITY; LANES];
+                for (bias, &square) in biases.iter_mut().zip(squares) {
+                    *bias = square as f32 / 2.0;
                 }
-                column
+                let columns = middle.iter().enumerate().map(|(feature_idx, middle)| {
+                    let mut column = [0.0; LANES];
+                    for ((value, _), idx) in column.iter_mut().zip(squares).zip(own.clone()) {
+                        *value = (centroids.row(idx)[feature_idx] - middle) as f32;
+                    }
+                    column
+                });
+                let columns = columns.collect();
+                CentroidTile { biases, columns }
             });
-            Self {
-                biases,
-                columns: columns.collect(),
-            }
-        });
-        tiles.collect()
+        let tiles = tiles.collect();
+        let max_norm = largest_norm(&squares);
+        Self {
+            of_square: error_of_square(middle.len(), max_norm),
+            middle,
+            tiles,
+            max_norm,
+        }
     }
-}
 
-/// The position of the centroid nearest to `row` [n_features], or more, and whether it is certain.
-///
-/// The error is that of [`score`]: a term is rounded no more often when four sums are made side by side.
-#[inline(always)]
-pub(super) unsafe fn score_row<L: Lanes>(
-    row: &[i32],
-    centroids: &[CentroidTile],
-    gap: f32,
-) -> (u16, bool) {
-    let (mut least, mut second, mut least_idx) = (f32::INFINITY, f32::INFINITY, 0);
-    for (tile_idx, tile) in centroids.iter().enumerate() {
-        let mut scores = [0.0; LANES];
-        // SAFETY: passed on to the caller.
-        unsafe {
-            let mut sums = [L::splat(0.0); 4];
-            sums[0] = L::load(&tile.biases);
-            let (fours, rest) = row[..tile.columns.len()].as_chunks::<4>();
-            let (c_fours, c_rest) = tile.columns.as_chunks::<4>();
-            for (four, c_four) in fours.iter().zip(c_fours) {
-                for ((sum, &x), c) in sums.iter_mut().zip(four).zip(c_four) {
-                    *sum = sum.minus_product(L::splat(x as f32), L::load(c));
+    /// Of `row` [n_features], or more.
+    ///
+    /// The error is that of [`score`], with norms less the middle: differences of grid values are as exact in `f32` as these, and a term is
+    /// rounded no more often when four sums are made side by side.
+    #[inline(always)]
+    pub(super) unsafe fn nearest<L: Lanes>(&self, row: &[i32]) -> NearestToRow {
+        let (mut least, mut second, mut least_idx) = (f32::INFINITY, f32::INFINITY, 0);
+        let (fours, rest) = row[..self.middle.len()].as_chunks::<4>();
+        let (middle_fours, middle_rest) = self.middle.as_chunks::<4>();
+        let mut squares = [0.0; 4];
+        for (tile_idx, tile) in self.tiles.iter().enumerate() {
+            let mut scores = [0.0; LANES];
+            squares = [0.0; 4];
+            // SAFETY: passed on to the caller.
+            unsafe {
+                let mut sums = [L::splat(0.0); 4];
+                sums[0] = L::load(&tile.biases);
+                let (c_fours, c_rest) = tile.columns.as_chunks::<4>();
+                for ((four, middle), c_four) in fours.iter().zip(middle_fours).zip(c_fours) {
+                    for at in 0..4 {
+                        let x = (four[at] - middle[at]) as f32;
+                        squares[at] += x * x;
+                        sums[at] = sums[at].minus_product(L::splat(x), L::load(&c_four[at]));
+                    }
+                }
+                for ((&x, &middle), c) in rest.iter().zip(middle_rest).zip(c_rest) {
+                    let x = (x - middle) as f32;
+                    squares[0] += x * x;
+                    sums[0] = sums[0].minus_product(L::splat(x), L::load(c));
+                }
+                sum_of_four(sums).store(&mut scores);
+            }
+            for (score, idx) in scores.into_iter().zip(tile_idx * LANES..) {
+                second = second.min(score.max(least));
+                if score < least {
+                    (least, least_idx) = (score, idx);
                 }
             }
-            for (&x, c) in rest.iter().zip(c_rest) {
-                sums[0] = sums[0].minus_product(L::splat(x as f32), L::load(c));
-            }
-            sum_of_four(sums).store(&mut scores);
         }
-        for (score, idx) in scores.into_iter().zip(tile_idx * LANES..) {
-            second = second.min(score.max(least));
-            if score < least {
-                (least, least_idx) = (score, idx);
-            }
+        let square = (squares[0] + squares[1]) + (squares[2] + squares[3]);
+        let norm = rounded_up_root(&[square]);
+        let gap = certain_gap(self.middle.len(), self.max_norm, norm);
+        let error = DistanceError::new(&self.of_square, self.max_norm, norm, 0.0);
+        NearestToRow {
+            idx: least_idx as u16,
+            is_certain: second - least > gap,
+            gap: error.gap(square, least, second) - error.of_root,
         }
     }
-    (least_idx as u16, second - least > gap)
 }
 
 /// What was found out about the rows of one tile.
@@ -94,6 +150,8 @@ pub(super) unsafe fn score_row<L: Lanes>(
 pub(super) trait Found {
     /// Of the instruction set in use.
     type Floats: Lanes;
+    /// Of upper bits only.
+    const IS_COARSE: bool;
     /// The positions of the nearest centroids, and a bit for each row whose is not certain.
     unsafe fn labels(&self, centroids: &PackedCentroids, row_norm: f32) -> ([u16; LANES], u32);
     /// The scores, and how far off the distances are that follow from them. `columns` [n_features], where scores are of whole values.
@@ -135,6 +193,7 @@ impl<L: Lanes, const TILES: usize> Best<L, TILES> {
 
 impl<L: Lanes> Found for Best<L, 1> {
     type Floats = L;
+    const IS_COARSE: bool = false;
 
     #[inline(always)]
     unsafe fn labels(&self, centroids: &PackedCentroids, row_norm: f32) -> ([u16; LANES], u32) {
@@ -415,6 +474,54 @@ unsafe fn subtract_products<L: Lanes, const TILES: usize, const WIDTH: usize>(
             for tile in 0..TILES {
                 scores[member][tile] = scores[member][tile].minus_product(x[tile], c);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::lanes::Scalar;
+    use super::*;
+    use crate::GRID_LIMIT;
+
+    /// Rows and centroids within `spread` of a corner of the grid: the share of rows that are certain. What is said of them must hold.
+    fn certain_share(n_features: usize, n_clusters: usize, spread: u64) -> f64 {
+        let mut state = 11u64;
+        let mut near_corner = |n_rows: usize| -> Vec<i32> {
+            let mut next = || {
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(5);
+                GRID_LIMIT - 1 - ((state >> 33) % spread) as i32
+            };
+            (0..n_rows * n_features).map(|_| next()).collect()
+        };
+        let centroids = Centroids::new(n_features, near_corner(n_clusters));
+        let rows = near_corner(1_000);
+        let of_rows = RowCentroids::new(&centroids);
+        let mut n_certain = 0;
+        for row in rows.chunks(n_features) {
+            // SAFETY: `Scalar` needs no more than the processor that the crate is compiled for.
+            let found = unsafe { of_rows.nearest::<Scalar>(row) };
+            let exact = exact::nearest_two(row, &centroids);
+            let gap = (exact.second_d2 as f64).sqrt() - (exact.d2 as f64).sqrt();
+            assert!(f64::from(found.gap) <= gap, "{} > {gap}", found.gap);
+            if found.is_certain {
+                assert_eq!(found.idx, exact.label);
+                n_certain += 1;
+            }
+        }
+        f64::from(n_certain) / 1_000.0
+    }
+
+    #[test]
+    fn rows_far_from_the_middle_of_the_grid_are_certain() {
+        for (n_features, n_clusters) in [(1, 2), (3, 5), (16, 16), (33, 40)] {
+            // Scores about the middle of the grid could not tell these apart: they round squares of 2^44 to 2^21.
+            assert!(certain_share(n_features, n_clusters, 1_000) > 0.97);
+            assert!(certain_share(n_features, n_clusters, 1 << 22) > 0.97);
+            // Ties are never certain.
+            assert!(certain_share(n_features, n_clusters, 1) == 0.0);
         }
     }
 }

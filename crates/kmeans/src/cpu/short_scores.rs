@@ -8,7 +8,6 @@ use super::centroids::{DistanceError, PackedCentroids, error_of_square};
 use super::lanes::Lanes;
 use super::score::{Found, Scores};
 use super::shorts::Shorts;
-use super::sums::lanes_of;
 use crate::split::{LONGEST, Split};
 use crate::{Centroids, LANES};
 
@@ -20,7 +19,6 @@ pub(super) struct ShortCentroids {
     panels: Vec<i32>,
     /// [n_panels x width]
     biases: Vec<i32>,
-    tiles: Vec<ShortTile>,
     /// How long a row or centroid of rounding errors may be, and what of the error of a score is the same for all rows.
     half: f64,
     least_error: f64,
@@ -35,41 +33,6 @@ pub(super) struct ShortCentroids {
     of_square: [f64; 3],
     /// What indices take of a score.
     idx_mask: i32,
-}
-
-/// Up to [`LANES`] centroids, one a lane: for the scores of a single row.
-struct ShortTile {
-    /// Out of reach where there is no centroid.
-    biases: [i32; LANES],
-    idxs: [i32; LANES],
-    /// [n_features / 2, rounded up]
-    columns: Vec<[i32; LANES]>,
-}
-
-impl ShortTile {
-    /// `biases` [n_clusters]; `pairs` gives those of a centroid.
-    fn cut<I: Iterator<Item = i32>>(
-        biases: &[i32],
-        n_pairs: usize,
-        pairs: impl Fn(usize) -> I,
-    ) -> Vec<Self> {
-        let tiles = biases.chunks(LANES).enumerate().map(|(tile_idx, own)| {
-            let mut tile = Self {
-                biases: [i32::MAX; LANES],
-                idxs: [0; LANES],
-                columns: vec![[0; LANES]; n_pairs],
-            };
-            for (lane, &bias) in own.iter().enumerate() {
-                let idx = tile_idx * LANES + lane;
-                (tile.biases[lane], tile.idxs[lane]) = (bias, idx as i32);
-                for (column, pair) in tile.columns.iter_mut().zip(pairs(idx)) {
-                    column[lane] = pair;
-                }
-            }
-            tile
-        });
-        tiles.collect()
-    }
 }
 
 impl ShortCentroids {
@@ -131,12 +94,10 @@ impl ShortCentroids {
                 }
             }
         }
-        let tiles = ShortTile::cut(&biases, n_pairs, pairs);
         biases.resize(n_panels * width, i32::MAX);
         Self {
             width,
             panels,
-            tiles,
             biases,
             half,
             least_error,
@@ -147,37 +108,6 @@ impl ShortCentroids {
             of_square: error_of_square(n_features, max_norm),
             idx_mask,
         }
-    }
-
-    /// Best and second best score of one row of a tile, the index of the centroid in their low bits.
-    #[inline(always)]
-    unsafe fn score_row<S: Shorts>(&self, pairs: &[[i32; LANES]], lane: usize) -> [i32; 2] {
-        let (mut bests, mut seconds) = ([0; LANES], [0; LANES]);
-        // SAFETY: passed on to the caller.
-        unsafe {
-            let mask = S::splat(self.idx_mask);
-            let (mut best, mut second) = (S::splat(i32::MAX), S::splat(i32::MAX));
-            for tile in &self.tiles {
-                // Two sums side by side: one would wait for itself with each pair.
-                let mut sums = [S::load(&tile.biases), S::splat(0)];
-                for (pair_idx, (pair, column)) in pairs.iter().zip(&tile.columns).enumerate() {
-                    let sum = &mut sums[pair_idx % 2];
-                    *sum = sum.plus_products(S::splat(pair[lane]), S::load(column));
-                }
-                let score = sums[0].plus(sums[1]);
-                let score = score.with_bits(mask, S::load(&tile.idxs));
-                second = second.min(best.max(score));
-                best = best.min(score);
-            }
-            best.store(&mut bests);
-            second.store(&mut seconds);
-        }
-        let (mut least, mut next) = (i32::MAX, i32::MAX);
-        for lane in 0..LANES {
-            next = next.min(seconds[lane]).min(least.max(bests[lane]));
-            least = least.min(bests[lane]);
-        }
-        [least, next]
     }
 
     /// In grid steps squared: scores, and `|x|^2` in steps of the rows.
@@ -279,6 +209,7 @@ pub(super) struct FoundShort<'a, S> {
 
 impl<S: Shorts> Found for FoundShort<'_, S> {
     type Floats = S::Floats;
+    const IS_COARSE: bool = true;
 
     #[inline(always)]
     unsafe fn labels(&self, _: &PackedCentroids, _: f32) -> ([u16; LANES], u32) {
@@ -330,43 +261,6 @@ unsafe fn squares<S: Shorts>(pairs: &[[i32; LANES]]) -> [i32; LANES] {
         sums[0].plus(sums[1]).store(&mut squares);
     }
     squares
-}
-
-/// What upper bits say of some rows of a tile, one by one.
-pub(super) struct FewRows {
-    /// Of the rows that were asked for.
-    pub(super) labels: [u16; LANES],
-    pub(super) uncertain: u32,
-    pub(super) scores: Scores,
-    pub(super) error: DistanceError,
-}
-
-/// Scores the rows of a tile whose bit is set, which are of norm `row_norm` at most less the origin.
-#[inline(always)]
-pub(super) unsafe fn score_few<S: Shorts>(
-    pairs: &[[i32; LANES]],
-    wanted: u32,
-    centroids: &ShortCentroids,
-    row_norm: f32,
-) -> FewRows {
-    let gap = centroids.certain_gap(row_norm);
-    let (mut best, mut second) = ([0; LANES], [0; LANES]);
-    let (mut labels, mut uncertain) = ([0; LANES], 0);
-    for lane in lanes_of(wanted) {
-        // SAFETY: passed on to the caller.
-        [best[lane], second[lane]] = unsafe { centroids.score_row::<S>(pairs, lane) };
-        labels[lane] = (best[lane] & centroids.idx_mask) as u16;
-        let is_certain = second[lane].wrapping_sub(best[lane]) as u32 > gap;
-        uncertain |= u32::from(!is_certain) << lane;
-    }
-    // SAFETY: passed on to the caller.
-    let squares = unsafe { squares::<S>(pairs) };
-    FewRows {
-        labels,
-        uncertain,
-        scores: centroids.to_grid(&best, &second, &squares),
-        error: centroids.distance_error(row_norm),
-    }
 }
 
 /// `tiles` [TILES][n_pairs]; the lines `ahead` are fetched meanwhile.

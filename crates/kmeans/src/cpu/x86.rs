@@ -31,7 +31,8 @@ pub(super) unsafe fn sweep_avx2(block: &Block, assignments: &mut [Assignment<'_>
 /// Plain loops, in vectors of 32 bytes.
 #[target_feature(enable = "avx2,fma")]
 pub(super) unsafe fn run_avx2<W: Vectorised>(work: W) -> W::Output {
-    work.run()
+    // SAFETY: this function is compiled with what `Avx2` needs, and its caller has seen that the processor has it.
+    unsafe { work.run::<Avx2>() }
 }
 
 #[derive(Clone, Copy)]
