@@ -233,6 +233,20 @@ impl Block {
         }
     }
 
+    /// Puts what was found of each row, `of_rows` [n_rows], into the order that the rows were given in.
+    ///
+    /// # Panics
+    /// When `of_rows` has another length.
+    pub fn put_as_given<T: Clone>(&self, of_rows: &mut [T]) {
+        assert_eq!(of_rows.len(), self.n_rows, "one a row");
+        if let Some(own) = &self.order {
+            let found = of_rows.to_vec();
+            for (of_row, &given) in found.into_iter().zip(&own.given) {
+                of_rows[usize::from(given)] = of_row;
+            }
+        }
+    }
+
     /// Names the order of the rows: 0 as they were given, another number for each [`Block::reorder`] of this process.
     pub fn order_id(&self) -> u64 {
         self.order.as_ref().map_or(0, |order| order.id)
@@ -532,6 +546,9 @@ mod tests {
                 .for_each(|rows| rows.rotate_left(1));
             block.reorder(&order);
             assert!(![0, first_id].contains(&block.order_id()));
+            let mut keys = block.keys().to_vec();
+            block.put_as_given(&mut keys);
+            assert_eq!(keys, given.keys());
             block.restore_order();
             assert_eq!((block.order_id(), &block), (0, &given));
         }

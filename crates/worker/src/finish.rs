@@ -91,23 +91,14 @@ impl Labelling<'_> {
         part: &PartWriter,
         nth: usize,
     ) -> Result<Encoded, DataError> {
-        let in_store = self.rows.store.get(id)?;
-        // Passes may have left the rows in the order of their bounds; ids come in that of the file.
-        let in_file_order;
-        let grid = match in_store.block.order_id() {
-            0 => &*in_store,
-            _ => {
-                let mut copy = in_store.clone();
-                copy.block.restore_order();
-                in_file_order = copy;
-                &in_file_order
-            }
-        };
+        let grid = &*self.rows.store.get(id)?;
         let mut rows = Vec::new();
         let cpu = self.worker.resources.engine.cpu();
         cpu.nearest_two(&grid.block, self.centroids, &mut rows);
         self.tallies
             .add(&grid.block, rows.iter().map(|row| row.label));
+        // Passes may have left the rows in the order of their bounds; ids come in that of the file.
+        grid.block.put_as_given(&mut rows);
         let source_rows = grid.source_rows.as_deref();
         let hashes = hash_rows(ids, &rows, source_rows);
         let partial = self.lock().pop();

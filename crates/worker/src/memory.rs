@@ -9,9 +9,9 @@ use clientele_kmeans::cpu::{BlockMemory, CpuBackend, Effort, Travel};
 use clientele_kmeans::{BLOCK_ROWS, Block, LANES};
 use clientele_protocol::CandidateId;
 
-/// Bounds cost a pass a tenth (64 clusters) to a half (8), and are of no use while centroids still travel far: they are kept once no more
-/// than this share of the rows moved in a pass.
-const CALM_SHARE: f64 = 0.05;
+/// Bounds cost a pass a third (32 clusters) to nearly as much again (8), and are of little use while centroids still travel far: they are
+/// kept once no more than this share of the rows moved in a pass.
+const CALM_SHARE: f64 = 0.01;
 
 /// Where more than this share of the rows must be looked at although they have bounds, these cost more than they save: then so many passes
 /// are made without.
@@ -19,8 +19,8 @@ const UNSAFE_SHARE: f64 = 0.5;
 const RESTING_PASSES: u32 = 4;
 
 /// Rows are put in the order of their bounds once this many passes' worth of them was read for nothing, because they shared a tile with a row
-/// that had to be looked at: about what it costs to do so.
-const WASTE_BEFORE_ORDERING: f64 = 3.0;
+/// that had to be looked at: about what it costs to do so (three passes over 32 clusters, five over 8).
+const WASTE_BEFORE_ORDERING: f64 = 4.0;
 /// Rows in order are not quite apart from the others: of what is read beyond the rows that had to be, so many times that is no waste.
 const UNAVOIDABLE: f64 = 0.5;
 
@@ -284,7 +284,7 @@ mod tests {
     #[test]
     fn bounds_are_kept_while_they_pay() {
         assert_eq!(kept(10, 100), [true; 10]);
-        assert_eq!(kept(51, 100), [false; 10]);
+        assert_eq!(kept(11, 100), [false; 10]);
         let rests = [
             true, true, false, false, false, false, true, true, false, false,
         ];

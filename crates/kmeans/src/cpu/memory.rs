@@ -150,9 +150,10 @@ impl BlockMemory {
             self.labels.resize(n_tiles * LANES, 0);
             self.bounds = Bounds::default();
         }
+        let goes_by_bounds = knows_labels && self.holds_bounds(travel);
         if !travel.keeps_bounds {
             self.bounds = Bounds::default();
-        } else if !self.holds_bounds(travel) {
+        } else if !goes_by_bounds {
             self.bounds = Bounds {
                 epoch: travel.epoch,
                 n_steps: 0,
@@ -169,6 +170,7 @@ impl BlockMemory {
             memory: self,
             partial,
             knows_labels,
+            goes_by_bounds: goes_by_bounds && travel.keeps_bounds,
             n_rows: block.n_rows(),
             n_moved: 0,
             effort: Effort {
@@ -230,6 +232,8 @@ pub(super) struct Remembering<'a> {
     partial: Partial,
     /// The labels are those of an earlier pass.
     knows_labels: bool,
+    /// There are bounds from an earlier pass.
+    goes_by_bounds: bool,
     n_rows: usize,
     n_moved: u64,
     effort: Effort,
@@ -245,7 +249,7 @@ impl Remembering<'_> {
     pub(super) fn list_unsafe(&mut self, tiles: Range<usize>, list: &mut Vec<usize>) {
         let n_before = list.len();
         let bounds = &mut self.memory.bounds;
-        if bounds.of_row.is_empty() || !self.knows_labels {
+        if !self.goes_by_bounds {
             list.extend(tiles);
             self.effort.n_unsafe_rows += ((list.len() - n_before) * LANES) as u64;
         } else {

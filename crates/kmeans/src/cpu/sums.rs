@@ -108,8 +108,9 @@ impl TileRows {
 
     #[inline(always)]
     unsafe fn turn_cut<L: Lanes>(&mut self, tile: CutTile<'_>) {
+        let mut columns = [[0.0; LANES]; LANES];
         for (chunk_idx, chunk) in tile.chunks::<LANES>().enumerate() {
-            let mut columns = [[0.0; LANES]; LANES];
+            columns[chunk.lower.len()..].fill([0.0; LANES]);
             // SAFETY: passed on to the caller.
             unsafe {
                 join::<L>(chunk, &mut columns);

@@ -116,13 +116,14 @@ impl Lanes for Avx512 {
             );
             let low = _mm512_sra_epi32(_mm512_slli_epi32::<16>(pair), right);
             let high = _mm512_sll_epi32(_mm512_srai_epi32::<16>(pair), left);
-            for (((upper, lower), origin), out) in
-                [low, high].into_iter().zip(lower).zip(origin).zip(out)
-            {
-                let lower = _mm512_cvtepi8_epi32(_mm_loadu_si128(lower.as_ptr().cast()));
-                let rest = _mm512_add_epi32(lower, _mm512_set1_epi32(origin));
-                let values = _mm512_cvtepi32_ps(_mm512_add_epi32(upper, rest));
-                _mm512_storeu_ps(out.as_mut_ptr(), values);
+            // An iterator over registers would put them into memory first.
+            let upper = [low, high];
+            for feature in 0..2 {
+                let lower = _mm_loadu_si128(lower[feature].as_ptr().cast());
+                let rest = _mm512_set1_epi32(origin[feature]);
+                let rest = _mm512_add_epi32(_mm512_cvtepi8_epi32(lower), rest);
+                let values = _mm512_cvtepi32_ps(_mm512_add_epi32(upper[feature], rest));
+                _mm512_storeu_ps(out[feature].as_mut_ptr(), values);
             }
         }
     }
