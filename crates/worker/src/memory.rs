@@ -11,16 +11,18 @@ use clientele_protocol::CandidateId;
 
 /// Bounds cost a pass a third (32 clusters) to nearly as much again (8), and are of little use while centroids still travel far: they are
 /// kept once no more than this share of the rows moved in a pass.
-const CALM_SHARE: f64 = 0.01;
+const CALM_SHARE: f64 = 0.005;
 
 /// Where more than this share of the rows must be looked at although they have bounds, these cost more than they save: then so many passes
 /// are made without.
 const UNSAFE_SHARE: f64 = 0.5;
 const RESTING_PASSES: u32 = 4;
 
-/// Rows are put in the order of their bounds once this many passes' worth of them was read for nothing, because they shared a tile with a row
-/// that had to be looked at: about what it costs to do so (three passes over 32 clusters, five over 8).
-const WASTE_BEFORE_ORDERING: f64 = 4.0;
+/// Rows are put in the order of their bounds once so many passes' worth of them was read for nothing, because they shared a tile with a row
+/// that had to be looked at: about what it costs to do so, and passes are the cheaper the fewer clusters there are.
+fn waste_before_ordering(n_clusters: usize) -> f64 {
+    2.0 + 32.0 / n_clusters as f64
+}
 /// Rows in order are not quite apart from the others: of what is read beyond the rows that had to be, so many times that is no waste.
 const UNAVOIDABLE: f64 = 0.5;
 
@@ -196,7 +198,8 @@ impl PassMemory {
         let mut state = self.lock();
         let mut candidates = state.candidates.iter_mut();
         let (id, candidate) = candidates.next().filter(|_| candidates.len() == 0)?;
-        let is_worth_it = candidate.n_wasted > WASTE_BEFORE_ORDERING * candidate.n_rows as f64;
+        let n_passes = waste_before_ordering(candidate.travel.centroids().n_clusters());
+        let is_worth_it = candidate.n_wasted > n_passes * candidate.n_rows as f64;
         is_worth_it.then(|| {
             candidate.n_wasted = 0.0;
             *id
@@ -283,11 +286,11 @@ mod tests {
 
     #[test]
     fn bounds_are_kept_while_they_pay() {
-        assert_eq!(kept(10, 100), [true; 10]);
-        assert_eq!(kept(11, 100), [false; 10]);
+        assert_eq!(kept(5, 100), [true; 10]);
+        assert_eq!(kept(6, 100), [false; 10]);
         let rests = [
             true, true, false, false, false, false, true, true, false, false,
         ];
-        assert_eq!(kept(10, 501), rests);
+        assert_eq!(kept(5, 501), rests);
     }
 }
