@@ -222,17 +222,6 @@ impl Block {
         self.order = Some(Arc::new(new_order));
     }
 
-    /// Puts the rows back into the order they were given in.
-    pub fn restore_order(&mut self) {
-        if let Some(own) = self.order.take() {
-            let mut back = vec![0; self.n_rows];
-            for (row, &given) in (0..=u16::MAX).zip(&own.given) {
-                back[usize::from(given)] = row;
-            }
-            self.permute(&back);
-        }
-    }
-
     /// Puts what was found of each row, `of_rows` [n_rows], into the order that the rows were given in.
     ///
     /// # Panics
@@ -360,11 +349,11 @@ impl Block {
         }
     }
 
-    /// Fetches what [`Block::lines`] leaves out of a tile into the nearest cache.
+    /// Fetches what [`Block::lines`] leaves out of the rows of a tile whose bit is set into the nearest cache.
     #[inline(always)]
-    pub(crate) fn fetch_lower(&self, tile_idx: usize) {
+    pub(crate) fn fetch_lower(&self, tile_idx: usize, rows: u32) {
         if let Values::Split(split) = &self.values {
-            split.fetch_lower(tile_idx);
+            split.fetch_lower(tile_idx, rows);
         }
     }
 
@@ -549,8 +538,6 @@ mod tests {
             let mut keys = block.keys().to_vec();
             block.put_as_given(&mut keys);
             assert_eq!(keys, given.keys());
-            block.restore_order();
-            assert_eq!((block.order_id(), &block), (0, &given));
         }
     }
 

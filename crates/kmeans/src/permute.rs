@@ -51,6 +51,14 @@ pub(crate) fn permute<T: Copy + Default>(
     }
 }
 
+/// `rows` [rows of a segment x width] in the order of `from`.
+pub(crate) fn permute_rows(rows: &mut [i32], width: usize, from: &[[u16; LANES]]) {
+    let given = rows.to_vec();
+    for (row, &place) in rows.chunks_exact_mut(width).zip(from.as_flattened()) {
+        row.copy_from_slice(&given[usize::from(place) * width..][..width]);
+    }
+}
+
 /// The values of the rows `from` of a segment.
 #[inline(always)]
 pub(crate) fn pick<T: Copy + Default>(

@@ -310,10 +310,16 @@ unsafe fn judge<F: Found>(
         labels[n_rows..].fill(0);
         uncertain &= (1 << n_rows) - 1;
     }
-    let judged = Judged {
+    if !centroids.are_all_distinct() {
+        for label in &mut labels[..n_rows] {
+            *label = centroids.index_of((*label).into());
+        }
+    }
+    let mut judged = Judged {
         tile_idx,
         labels,
         uncertain,
+        moved: 0,
     };
     let is_done = match &mut assignment.wanted {
         Wanted::Changes(remembering) => {
@@ -322,9 +328,15 @@ unsafe fn judge<F: Found>(
                 let (scores, error) = unsafe { found.scores(columns, centroids, row_norm) };
                 remembering.note_bounds(&judged, n_rows, &scores, error);
             }
-            uncertain == 0 && centroids.are_all_distinct() && remembering.knows(&judged)
+            // SAFETY: passed on to the caller.
+            judged.moved = unsafe { remembering.moved::<F::Floats>(tile_idx, n_rows, &labels) };
+            judged.moved | uncertain == 0
         }
-        _ => false,
+        Wanted::Partial(..) => {
+            judged.moved = (1 << n_rows) - 1;
+            false
+        }
+        Wanted::Labels(_) | Wanted::NearBounds(_) | Wanted::Two(_) => false,
     };
     assignment.n_scored += LANES as u64;
     if F::IS_COARSE {
@@ -346,24 +358,15 @@ unsafe fn attend<L: Lanes>(
         tile_idx,
         mut labels,
         uncertain,
+        mut moved,
     } = judged;
     let centroids = assignment.centroids;
     let first_row = tile_idx * LANES;
     let n_rows = LANES.min(block.n_rows() - first_row);
-    if !centroids.are_all_distinct() {
-        for label in &mut labels[..n_rows] {
-            *label = centroids.index_of((*label).into());
-        }
-    }
-    let wanted = match &assignment.wanted {
-        Wanted::Labels(_) | Wanted::NearBounds(_) | Wanted::Two(_) => 0,
-        Wanted::Partial(..) => (1 << LANES) - 1,
-        Wanted::Changes(remembering) => remembering.wanted_rows(tile_idx, &labels),
-    };
     let of_tile = &mut rows.of_tile;
-    if wanted | uncertain != 0 {
+    if moved | uncertain != 0 {
         // SAFETY: passed on to the caller.
-        unsafe { of_tile.take::<L>(block, tile_idx, wanted | uncertain) };
+        unsafe { of_tile.take::<L>(block, tile_idx, moved | uncertain) };
     }
     if uncertain != 0 {
         for lane in lanes_of(uncertain) {
@@ -380,6 +383,10 @@ unsafe fn attend<L: Lanes>(
                 remembering.note_bound(tile_idx, lane, labels[lane], found.gap);
             }
         }
+        if let Wanted::Changes(remembering) = &assignment.wanted {
+            // SAFETY: passed on to the caller.
+            moved = unsafe { remembering.moved::<L>(tile_idx, n_rows, &labels) };
+        }
     }
     match &mut assignment.wanted {
         Wanted::NearBounds(_) | Wanted::Two(_) => {}
@@ -393,7 +400,7 @@ unsafe fn attend<L: Lanes>(
             }
         }
         Wanted::Changes(remembering) => {
-            remembering.note_labels(tile_idx, n_rows, of_tile, &labels, &mut rows.pending);
+            remembering.note_labels(tile_idx, moved, of_tile, &labels, &mut rows.pending);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Sixteen `f32` side by side: one row of a tile in each lane.
 
 use crate::LANES;
-use crate::split::join_pair;
+use crate::split::{CutChunk, join_pair};
 
 /// What a kernel does to sixteen lanes. One implementation an instruction set; `assign` is written once against it.
 ///
@@ -28,16 +28,45 @@ pub(crate) trait Lanes: Copy {
     /// Whether `self - low <= gap` in any lane.
     unsafe fn any_within(self, low: Self, gap: f32) -> bool;
 
+    /// A bit for each row that `a` and `b` have other labels for.
+    #[inline(always)]
+    unsafe fn differing(a: &[u16; LANES], b: &[u16; LANES]) -> u32 {
+        let mut differing = 0;
+        for lane in 0..LANES {
+            differing |= u32::from(a[lane] != b[lane]) << lane;
+        }
+        differing
+    }
+
     /// Puts two features of a tile together, as [`join_pair`] does.
     #[inline(always)]
     unsafe fn join(
         pair: &[i32; LANES],
-        lower: &[[i8; LANES]; 2],
+        quads: &[i32; LANES],
+        are_last: bool,
         origin: [i32; 2],
         shift: u32,
         out: &mut [[f32; LANES]; 2],
     ) {
-        join_pair(pair, lower, origin, shift, out);
+        join_pair(pair, quads, are_last, origin, shift, out);
+    }
+
+    /// The first four words of each of sixteen rows, `width` words apart, as columns.
+    #[inline(always)]
+    unsafe fn turn_quads(rows: &[i32], width: usize, columns: &mut [[i32; LANES]; LANES / 4]) {
+        for lane in 0..LANES {
+            for (column, quad) in columns.iter_mut().zip(&rows[lane * width..]) {
+                column[lane] = *quad;
+            }
+        }
+    }
+
+    /// Writes sixteen features as integers, row by row: those of row `lane` to `rows[lane * stride]`.
+    #[inline(always)]
+    unsafe fn turn_cut(chunk: CutChunk<'_>, rows: &mut [[i32; LANES]], stride: usize) {
+        for lane in 0..LANES {
+            rows[lane * stride] = chunk.row(lane);
+        }
     }
 
     /// Grid values of four features as integers, row by row.

@@ -8,6 +8,7 @@
 use std::ops::Range;
 
 use super::centroids::DistanceError;
+use super::lanes::Lanes;
 use super::score::Scores;
 use super::sums::{Pending, TileRows, lanes_of};
 use super::travel::Travel;
@@ -285,13 +286,6 @@ impl Remembering<'_> {
         self.effort.n_tiles_read += (list.len() - n_before) as u64;
     }
 
-    /// Whether a tile has these labels already.
-    #[inline(always)]
-    pub(super) fn knows(&self, judged: &Judged) -> bool {
-        let known = &self.memory.labels[judged.tile_idx * LANES..][..LANES];
-        self.knows_labels && *known == judged.labels
-    }
-
     /// Bounds of the rows of a tile, from their scores, and what distances that follow from these are off by. Those whose label is uncertain
     /// get none.
     #[inline(always)]
@@ -306,6 +300,7 @@ impl Remembering<'_> {
             tile_idx,
             labels,
             uncertain,
+            ..
         } = *judged;
         let travel = self.travel;
         let own = &mut self.memory.bounds;
@@ -364,37 +359,42 @@ impl Remembering<'_> {
         }
     }
 
-    /// The rows of a tile that [`Remembering::note_labels`] will ask for if these are their labels.
+    /// A bit for each row of a tile that comes to another cluster if these are the labels.
+    ///
+    /// # Safety
+    /// As for [`Lanes`].
     #[inline(always)]
-    pub(super) fn wanted_rows(&self, tile_idx: usize, labels: &[u16; LANES]) -> u32 {
+    pub(super) unsafe fn moved<L: Lanes>(
+        &self,
+        tile_idx: usize,
+        n_rows: usize,
+        labels: &[u16; LANES],
+    ) -> u32 {
+        let all = (1 << n_rows) - 1;
         if !self.knows_labels {
-            return (1 << LANES) - 1;
+            return all;
         }
-        let known = &self.memory.labels[tile_idx * LANES..][..LANES];
-        let mut moved = 0;
-        for lane in 0..LANES {
-            moved |= u32::from(known[lane] != labels[lane]) << lane;
-        }
-        moved
+        let known = &self.memory.labels.as_chunks::<LANES>().0[tile_idx];
+        // SAFETY: passed on to the caller.
+        unsafe { L::differing(known, labels) & all }
     }
 
-    /// The labels of a tile's rows; 0 beyond `n_rows`. `rows` has those of [`Remembering::wanted_rows`].
+    /// The labels of a tile's rows, of which `moved` come to another cluster; 0 beyond the last. `rows` has those that do.
     #[inline(always)]
     pub(super) fn note_labels(
         &mut self,
         tile_idx: usize,
-        n_rows: usize,
+        moved: u32,
         rows: &TileRows,
         labels: &[u16; LANES],
         pending: &mut Pending,
     ) {
-        let moved = self.wanted_rows(tile_idx, labels);
+        self.n_moved += u64::from(moved.count_ones());
         let known = &mut self.memory.labels[tile_idx * LANES..][..LANES];
         if !self.knows_labels {
-            self.n_moved += n_rows as u64;
+            let n_rows = moved.count_ones() as usize;
             pending.add_rows(rows, n_rows, labels, &mut self.partial);
         } else if moved != 0 {
-            self.n_moved += u64::from(moved.count_ones());
             let mut from = [0; LANES];
             from.copy_from_slice(known);
             pending.move_rows(rows, moved, [&from, labels], &mut self.partial);

@@ -21,7 +21,7 @@ use assign::{Assignment, Wanted, sweep};
 use centroids::{PackedCentroids, PanelWidths};
 pub(crate) use lanes::{Lanes, Scalar};
 use shorts::PlainShorts;
-pub(crate) use sums::join;
+pub(crate) use sums::{join, lanes_of};
 
 pub use memory::{BlockMemory, Effort};
 pub use travel::{Travel, TravelUnits};

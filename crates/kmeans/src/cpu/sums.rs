@@ -5,7 +5,7 @@
 use super::lanes::Lanes;
 use super::waiting::Waiting;
 use crate::block::Values;
-use crate::split::CutTile;
+use crate::split::{ChunkRoom, CutTile};
 use crate::{Block, LANES, Partial, whole};
 
 /// So many rows of a tile are picked out one by one; for more, the tile is turned into rows.
@@ -75,8 +75,10 @@ impl TileRows {
     #[inline(always)]
     fn pick_cut(&mut self, tile: CutTile<'_>, wanted: u32) {
         for lane in lanes_of(wanted) {
-            let row = self.chunks[lane * self.n_chunks..][..self.n_chunks].as_flattened_mut();
-            tile.pick(lane, row);
+            tile.pick(
+                lane,
+                &mut self.chunks[lane * self.n_chunks..][..self.n_chunks],
+            );
         }
     }
 
@@ -108,14 +110,11 @@ impl TileRows {
 
     #[inline(always)]
     unsafe fn turn_cut<L: Lanes>(&mut self, tile: CutTile<'_>) {
-        let mut columns = [[0.0; LANES]; LANES];
-        for (chunk_idx, chunk) in tile.chunks::<LANES>().enumerate() {
-            columns[chunk.lower.len()..].fill([0.0; LANES]);
+        let mut room = ChunkRoom::default();
+        for chunk_idx in 0..self.n_chunks {
+            let chunk = tile.chunk(chunk_idx, &mut room);
             // SAFETY: passed on to the caller.
-            unsafe {
-                join::<L>(chunk, &mut columns);
-                L::transpose(&columns, &mut self.chunks[chunk_idx..], self.n_chunks);
-            }
+            unsafe { L::turn_cut(chunk, &mut self.chunks[chunk_idx..], self.n_chunks) };
         }
     }
 
@@ -132,34 +131,40 @@ impl TileRows {
     }
 }
 
-/// Puts a tile, or some features of one, together: `out` [n_features], or more.
+/// Puts a tile together: `out` [n_features].
 ///
 /// # Safety
 /// As for [`Lanes`].
 #[inline(always)]
 pub(crate) unsafe fn join<L: Lanes>(tile: CutTile<'_>, out: &mut [[f32; LANES]]) {
-    let (lower, odd) = tile.lower.as_chunks::<2>();
-    let (origin, odd_origin) = tile.origin.as_chunks::<2>();
-    let (out, rest) = out.split_at_mut(2 * lower.len());
-    let (pairs, odd_pair) = tile.pairs.split_at(lower.len());
-    let pairs = pairs.iter().zip(lower).zip(origin);
-    for (((pair, lower), origin), out) in pairs.zip(out.as_chunks_mut::<2>().0) {
-        // SAFETY: passed on to the caller.
-        unsafe { L::join(pair, lower, *origin, tile.shift, out) };
-    }
-    if let ([pair], [lower], [origin], [out, ..]) = (odd_pair, odd, odd_origin, rest) {
-        let mut both = [[0.0; LANES]; 2];
+    let mut room = ChunkRoom::default();
+    for (chunk_idx, out) in out.chunks_mut(LANES).enumerate() {
+        let chunk = tile.chunk(chunk_idx, &mut room);
+        let origin = chunk.origin.as_chunks::<2>().0;
+        let mut quads = [[0; LANES]; LANES / 4];
         // SAFETY: passed on to the caller.
         unsafe {
-            L::join(
-                pair,
-                &[*lower, [0; LANES]],
-                [*origin, 0],
-                tile.shift,
-                &mut both,
-            )
-        };
-        *out = both[0];
+            L::turn_quads(chunk.lower, chunk.n_quads, &mut quads);
+            let (pairs, odd) = out.as_chunks_mut::<2>();
+            let n_pairs = pairs.len();
+            for (idx, out) in pairs.iter_mut().enumerate() {
+                let (pair, quads) = (&chunk.pairs[idx], &quads[idx / 2]);
+                L::join(pair, quads, idx % 2 == 1, origin[idx], chunk.shift, out);
+            }
+            if let ([column], Some(pair)) = (odd, chunk.pairs.get(n_pairs)) {
+                let mut both = [[0.0; LANES]; 2];
+                let (quads, origin) = (&quads[n_pairs / 2], origin[n_pairs]);
+                L::join(
+                    pair,
+                    quads,
+                    n_pairs % 2 == 1,
+                    origin,
+                    chunk.shift,
+                    &mut both,
+                );
+                *column = both[0];
+            }
+        }
     }
 }
 
@@ -264,7 +269,7 @@ fn add(sums: &mut [i32; LANES], row: &[i32; LANES]) {
 
 /// The positions of the bits that are set.
 #[inline(always)]
-pub(super) fn lanes_of(mut bits: u32) -> impl Iterator<Item = usize> {
+pub(crate) fn lanes_of(mut bits: u32) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         let lane = bits.trailing_zeros();
         bits &= bits.wrapping_sub(1);

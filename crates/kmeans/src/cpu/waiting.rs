@@ -12,8 +12,10 @@ const N_PLACES: usize = 2 * N_WAITING;
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Judged {
     pub(super) tile_idx: usize,
-    /// Positions among the distinct centroids; 0 beyond the last row.
+    /// 0 beyond the last row.
     pub(super) labels: [u16; LANES],
+    /// A bit for each row that comes to another cluster, if these are the labels.
+    pub(super) moved: u32,
     /// A bit for each row whose is not certain.
     pub(super) uncertain: u32,
 }
@@ -30,7 +32,7 @@ impl Waiting {
     /// Puts a tile at the end of the line, which must have been served by [`Waiting::take_beyond`] [`N_WAITING`] less than that many tiles ago.
     #[inline(always)]
     pub(super) fn put(&mut self, block: &Block, judged: Judged) {
-        block.fetch_lower(judged.tile_idx);
+        block.fetch_lower(judged.tile_idx, judged.moved | judged.uncertain);
         self.line[self.n_come % N_PLACES] = judged;
         self.n_come += 1;
         debug_assert!(self.n_come - self.n_served <= N_PLACES);

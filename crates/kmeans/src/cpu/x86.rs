@@ -4,6 +4,7 @@ use super::Vectorised;
 use super::assign::{Assignment, sweep};
 use super::lanes::Lanes;
 use super::shorts::Shorts;
+use crate::split::CutChunk;
 use crate::{Block, LANES};
 use core::arch::x86_64::*;
 
@@ -37,6 +38,24 @@ pub(super) unsafe fn run_avx2<W: Vectorised>(work: W) -> W::Output {
 
 #[derive(Clone, Copy)]
 struct Avx512(__m512);
+
+impl Avx512 {
+    /// In each quarter, four by four words: columns become rows.
+    #[inline(always)]
+    unsafe fn turn_quarters([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
+        // SAFETY: the caller has AVX-512.
+        unsafe {
+            let (ab, ab_too) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+            let (cd, cd_too) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+            [
+                _mm512_unpacklo_epi64(ab, cd),
+                _mm512_unpackhi_epi64(ab, cd),
+                _mm512_unpacklo_epi64(ab_too, cd_too),
+                _mm512_unpackhi_epi64(ab_too, cd_too),
+            ]
+        }
+    }
+}
 
 impl Lanes for Avx512 {
     #[inline(always)]
@@ -100,9 +119,16 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn differing(a: &[u16; LANES], b: &[u16; LANES]) -> u32 {
+        // SAFETY: the caller has AVX2.
+        unsafe { differing(a, b) }
+    }
+
+    #[inline(always)]
     unsafe fn join(
         pair: &[i32; LANES],
-        lower: &[[i8; LANES]; 2],
+        quads: &[i32; LANES],
+        are_last: bool,
         origin: [i32; 2],
         shift: u32,
         out: &mut [[f32; LANES]; 2],
@@ -110,20 +136,86 @@ impl Lanes for Avx512 {
         // SAFETY: the caller has AVX-512; each reference covers all sixteen values.
         unsafe {
             let pair = _mm512_loadu_si512(pair.as_ptr().cast());
+            let quads = _mm512_loadu_si512(quads.as_ptr().cast());
+            let quads = _mm512_sll_epi32(quads, _mm_cvtsi32_si128(if are_last { 0 } else { 16 }));
             let (left, right) = (
                 _mm_cvtsi32_si128(shift as i32),
                 _mm_cvtsi32_si128(16 - shift as i32),
             );
             let low = _mm512_sra_epi32(_mm512_slli_epi32::<16>(pair), right);
             let high = _mm512_sll_epi32(_mm512_srai_epi32::<16>(pair), left);
+            let low_rest = _mm512_srai_epi32::<24>(_mm512_slli_epi32::<8>(quads));
+            let high_rest = _mm512_srai_epi32::<24>(quads);
             // An iterator over registers would put them into memory first.
-            let upper = [low, high];
+            let (upper, lower) = ([low, high], [low_rest, high_rest]);
             for feature in 0..2 {
-                let lower = _mm_loadu_si128(lower[feature].as_ptr().cast());
-                let rest = _mm512_set1_epi32(origin[feature]);
-                let rest = _mm512_add_epi32(_mm512_cvtepi8_epi32(lower), rest);
+                let rest = _mm512_add_epi32(lower[feature], _mm512_set1_epi32(origin[feature]));
                 let values = _mm512_cvtepi32_ps(_mm512_add_epi32(upper[feature], rest));
                 _mm512_storeu_ps(out[feature].as_mut_ptr(), values);
+            }
+        }
+    }
+
+    /// Each quarter of a register takes every fourth row; four by four, quarters are turned.
+    #[inline(always)]
+    unsafe fn turn_quads(rows: &[i32], width: usize, columns: &mut [[i32; LANES]; LANES / 4]) {
+        assert!(rows.len() >= (LANES - 1) * width + 4, "sixteen rows");
+        // SAFETY: the caller has AVX-512; four words of each of sixteen rows have been seen to be there, and no load asks for alignment.
+        unsafe {
+            let mut x = [_mm512_setzero_si512(); 4];
+            for i in 0..4 {
+                let first = rows.as_ptr().add(i * width);
+                x[i] = _mm512_castsi128_si512(_mm_loadu_si128(first.cast()));
+                x[i] = _mm512_inserti32x4::<1>(x[i], _mm_loadu_si128(first.add(4 * width).cast()));
+                x[i] = _mm512_inserti32x4::<2>(x[i], _mm_loadu_si128(first.add(8 * width).cast()));
+                x[i] = _mm512_inserti32x4::<3>(x[i], _mm_loadu_si128(first.add(12 * width).cast()));
+            }
+            let turned = Self::turn_quarters(x);
+            for i in 0..4 {
+                _mm512_storeu_si512(columns[i].as_mut_ptr().cast(), turned[i]);
+            }
+        }
+    }
+
+    /// Upper bits as pairs of features, eight of a row in half a register, are all features of it in order.
+    #[inline(always)]
+    unsafe fn turn_cut(chunk: CutChunk<'_>, rows: &mut [[i32; LANES]], stride: usize) {
+        let (lower, width) = (chunk.lower, chunk.n_quads);
+        assert!(lower.len() >= (LANES - 1) * width + 4, "sixteen rows");
+        assert!(rows.len() > (LANES - 1) * stride, "room for sixteen rows");
+        // SAFETY: the caller has AVX-512; each reference covers all sixteen values, and what is read and written of each row has been seen to
+        // be there.
+        unsafe {
+            let nothing = _mm512_setzero_si512();
+            let mut x = [nothing; LANES / 2];
+            for i in 0..LANES / 2 {
+                x[i] = _mm512_loadu_si512(chunk.pairs[i].as_ptr().cast());
+            }
+            // Quarter q of register i is row 4 q + i.
+            let first = Self::turn_quarters([x[0], x[1], x[2], x[3]]);
+            let second = Self::turn_quarters([x[4], x[5], x[6], x[7]]);
+            let shift = _mm_cvtsi32_si128(chunk.shift as i32);
+            let origin = _mm512_loadu_si512(chunk.origin.as_ptr().cast());
+            let quarters = [
+                _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11),
+                _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15),
+            ];
+            for i in 0..4 {
+                for two in 0..2 {
+                    let both = _mm512_permutex2var_epi64(first[i], quarters[two], second[i]);
+                    let halves = [
+                        _mm512_castsi512_si256(both),
+                        _mm512_extracti64x4_epi64::<1>(both),
+                    ];
+                    for half in 0..2 {
+                        let lane = 8 * two + 4 * half + i;
+                        let upper = _mm512_sll_epi32(_mm512_cvtepi16_epi32(halves[half]), shift);
+                        let lower = _mm_loadu_si128(lower.as_ptr().add(lane * width).cast());
+                        let rest = _mm512_add_epi32(_mm512_cvtepi8_epi32(lower), origin);
+                        let row = rows.as_mut_ptr().add(lane * stride);
+                        _mm512_storeu_si512(row.cast(), _mm512_add_epi32(upper, rest));
+                    }
+                }
             }
         }
     }
@@ -167,8 +259,44 @@ impl Lanes for Avx512 {
     }
 }
 
+/// A bit for each place in which two differ.
+#[inline(always)]
+unsafe fn differing(a: &[u16; LANES], b: &[u16; LANES]) -> u32 {
+    // SAFETY: the caller has AVX2; each reference covers all sixteen values, and the loads ask for no alignment.
+    unsafe {
+        let a = _mm256_loadu_si256(a.as_ptr().cast());
+        let b = _mm256_loadu_si256(b.as_ptr().cast());
+        let equal = _mm256_cmpeq_epi16(a, b);
+        // Sixteen times 0 or -1, as bytes.
+        let [low, high] = [
+            _mm256_castsi256_si128(equal),
+            _mm256_extracti128_si256::<1>(equal),
+        ];
+        let equal = _mm_movemask_epi8(_mm_packs_epi16(low, high));
+        !equal.cast_unsigned() & 0xffff
+    }
+}
+
 #[derive(Clone, Copy)]
 struct Avx2(__m256, __m256);
+
+impl Avx2 {
+    /// In each half, four by four words: columns become rows.
+    #[inline(always)]
+    unsafe fn turn_halves([a, b, c, d]: [__m256i; 4]) -> [__m256i; 4] {
+        // SAFETY: the caller has AVX2.
+        unsafe {
+            let (ab, ab_too) = (_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+            let (cd, cd_too) = (_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d));
+            [
+                _mm256_unpacklo_epi64(ab, cd),
+                _mm256_unpackhi_epi64(ab, cd),
+                _mm256_unpacklo_epi64(ab_too, cd_too),
+                _mm256_unpackhi_epi64(ab_too, cd_too),
+            ]
+        }
+    }
+}
 
 impl Lanes for Avx2 {
     #[inline(always)]
@@ -261,9 +389,16 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn differing(a: &[u16; LANES], b: &[u16; LANES]) -> u32 {
+        // SAFETY: the caller has AVX2.
+        unsafe { differing(a, b) }
+    }
+
+    #[inline(always)]
     unsafe fn join(
         pair: &[i32; LANES],
-        lower: &[[i8; LANES]; 2],
+        quads: &[i32; LANES],
+        are_last: bool,
         origin: [i32; 2],
         shift: u32,
         out: &mut [[f32; LANES]; 2],
@@ -274,17 +409,93 @@ impl Lanes for Avx2 {
                 _mm_cvtsi32_si128(shift as i32),
                 _mm_cvtsi32_si128(16 - shift as i32),
             );
+            let to_top = _mm_cvtsi32_si128(if are_last { 0 } else { 16 });
             let origin = [_mm256_set1_epi32(origin[0]), _mm256_set1_epi32(origin[1])];
             for half in 0..2 {
                 let pair = _mm256_loadu_si256(pair.as_ptr().add(8 * half).cast());
+                let quads = _mm256_loadu_si256(quads.as_ptr().add(8 * half).cast());
+                let quads = _mm256_sll_epi32(quads, to_top);
                 let low = _mm256_sra_epi32(_mm256_slli_epi32::<16>(pair), right);
                 let high = _mm256_sll_epi32(_mm256_srai_epi32::<16>(pair), left);
-                let upper = [low, high];
+                let low_rest = _mm256_srai_epi32::<24>(_mm256_slli_epi32::<8>(quads));
+                let high_rest = _mm256_srai_epi32::<24>(quads);
+                let (upper, lower) = ([low, high], [low_rest, high_rest]);
                 for feature in 0..2 {
-                    let bytes = _mm_loadl_epi64(lower[feature].as_ptr().add(8 * half).cast());
-                    let rest = _mm256_add_epi32(_mm256_cvtepi8_epi32(bytes), origin[feature]);
+                    let rest = _mm256_add_epi32(lower[feature], origin[feature]);
                     let values = _mm256_cvtepi32_ps(_mm256_add_epi32(upper[feature], rest));
                     _mm256_storeu_ps(out[feature].as_mut_ptr().add(8 * half), values);
+                }
+            }
+        }
+    }
+
+    /// Each half of a register takes every fourth row of eight.
+    #[inline(always)]
+    unsafe fn turn_quads(rows: &[i32], width: usize, columns: &mut [[i32; LANES]; LANES / 4]) {
+        assert!(rows.len() >= (LANES - 1) * width + 4, "sixteen rows");
+        for first_lane in [0, 8] {
+            // SAFETY: the caller has AVX2; four words of each of sixteen rows have been seen to be there, and no load asks for alignment.
+            unsafe {
+                let mut x = [_mm256_setzero_si256(); 4];
+                for i in 0..4 {
+                    let first = rows.as_ptr().add((first_lane + i) * width);
+                    let low = _mm256_castsi128_si256(_mm_loadu_si128(first.cast()));
+                    let high = _mm_loadu_si128(first.add(4 * width).cast());
+                    x[i] = _mm256_inserti128_si256::<1>(low, high);
+                }
+                let turned = Self::turn_halves(x);
+                for i in 0..4 {
+                    let to = columns[i].as_mut_ptr().add(first_lane);
+                    _mm256_storeu_si256(to.cast(), turned[i]);
+                }
+            }
+        }
+    }
+
+    /// As on AVX-512, eight rows at a time.
+    #[inline(always)]
+    unsafe fn turn_cut(chunk: CutChunk<'_>, rows: &mut [[i32; LANES]], stride: usize) {
+        let (lower, width) = (chunk.lower, chunk.n_quads);
+        assert!(lower.len() >= (LANES - 1) * width + 4, "sixteen rows");
+        assert!(rows.len() > (LANES - 1) * stride, "room for sixteen rows");
+        for first_lane in [0, 8] {
+            // SAFETY: the caller has AVX2; each reference covers all sixteen values, and what is read and written of each row has been seen
+            // to be there.
+            unsafe {
+                let mut x = [_mm256_setzero_si256(); LANES / 2];
+                for i in 0..LANES / 2 {
+                    x[i] = _mm256_loadu_si256(chunk.pairs[i].as_ptr().add(first_lane).cast());
+                }
+                // Half h of register i is row 4 h + i.
+                let first = Self::turn_halves([x[0], x[1], x[2], x[3]]);
+                let second = Self::turn_halves([x[4], x[5], x[6], x[7]]);
+                let shift = _mm_cvtsi32_si128(chunk.shift as i32);
+                let origin = [
+                    _mm256_loadu_si256(chunk.origin.as_ptr().cast()),
+                    _mm256_loadu_si256(chunk.origin.as_ptr().add(8).cast()),
+                ];
+                for i in 0..4 {
+                    let of_rows = [
+                        _mm256_permute2x128_si256::<0x20>(first[i], second[i]),
+                        _mm256_permute2x128_si256::<0x31>(first[i], second[i]),
+                    ];
+                    for half in 0..2 {
+                        let lane = first_lane + 4 * half + i;
+                        let upper = [
+                            _mm256_castsi256_si128(of_rows[half]),
+                            _mm256_extracti128_si256::<1>(of_rows[half]),
+                        ];
+                        let row = rows.as_mut_ptr().add(lane * stride).cast::<i32>();
+                        for eight in 0..2 {
+                            let upper =
+                                _mm256_sll_epi32(_mm256_cvtepi16_epi32(upper[eight]), shift);
+                            let lower = lower.as_ptr().add(lane * width + 2 * eight);
+                            let lower = _mm256_cvtepi8_epi32(_mm_loadl_epi64(lower.cast()));
+                            let rest = _mm256_add_epi32(lower, origin[eight]);
+                            let to = row.add(8 * eight).cast();
+                            _mm256_storeu_si256(to, _mm256_add_epi32(upper, rest));
+                        }
+                    }
                 }
             }
         }
@@ -516,7 +727,9 @@ mod tests {
     use super::super::lanes::Scalar;
     use super::super::shorts::PlainShorts;
     use super::super::shorts::tests::{numbers, outcomes};
+    use super::super::sums::join;
     use super::*;
+    use crate::split::{ChunkRoom, CutTile};
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
     unsafe fn outcomes_vnni(numbers: &[[i32; LANES]]) -> Vec<[i32; LANES]> {
@@ -544,37 +757,74 @@ mod tests {
         rows
     }
 
-    /// Every pair of features that may be told from another, put together.
+    /// What is made of tiles cut in two, of rows of every width: columns, rows, and where labels differ.
     #[inline(always)]
-    unsafe fn joined<L: Lanes>() -> Vec<[[f32; LANES]; 2]> {
-        let mut all = Vec::new();
-        for shift in 0..=8u32 {
-            let pair = std::array::from_fn(|lane| (lane as i32 * 0x1234_5677).rotate_left(shift));
-            let lower: [[i8; LANES]; 2] = std::array::from_fn(|f| {
-                std::array::from_fn(|lane| (lane * 17 + f * 100) as u8 as i8)
-            });
-            let mut out = [[0.0; LANES]; 2];
+    unsafe fn put_together<L: Lanes>() -> (Vec<[f32; LANES]>, Vec<[i32; LANES]>, Vec<u32>) {
+        let (mut all_columns, mut all_rows, mut all_differing) =
+            (Vec::new(), Vec::new(), Vec::new());
+        for (shift, n_features) in (0..=8u32).zip([2usize, 3, 8, 15, 16, 17, 31, 32, 50]) {
+            let word = |at: usize| (at as i32 * 0x1234_5677).rotate_left(shift);
+            let pairs: Vec<[i32; LANES]> = (0..n_features.div_ceil(2))
+                .map(|pair| std::array::from_fn(|lane| word(pair * LANES + lane)))
+                .collect();
+            let lower: Vec<i32> = (0..LANES * n_features.div_ceil(4))
+                .map(|at| word(at + 77).rotate_left(9))
+                .collect();
+            let mut origin = vec![[0; LANES]; n_features.div_ceil(LANES)];
+            for (f, origin) in origin.as_flattened_mut()[..n_features]
+                .iter_mut()
+                .enumerate()
+            {
+                *origin = f as i32 * 90_001 - 70_001;
+            }
+            let tile = CutTile {
+                pairs: &pairs,
+                lower: &lower,
+                origin: &origin,
+                shift,
+            };
+            let mut columns = vec![[0.0; LANES]; n_features];
+            let mut rows = vec![[0; LANES]; LANES * origin.len()];
             // SAFETY: passed on to the caller.
-            unsafe { L::join(&pair, &lower, [-70_001, 3_999_999], shift, &mut out) };
-            all.push(out);
+            unsafe {
+                join::<L>(tile, &mut columns);
+                for chunk_idx in 0..origin.len() {
+                    let mut room = ChunkRoom::default();
+                    let chunk = tile.chunk(chunk_idx, &mut room);
+                    L::turn_cut(chunk, &mut rows[chunk_idx..], origin.len());
+                }
+                for bit in 0..LANES {
+                    let (labels, mut other) = ([7; LANES], [7; LANES]);
+                    other[bit] = 7 | 1 << bit;
+                    other[LANES - 1 - bit] = 0x8007;
+                    all_differing.push(L::differing(&labels, &other));
+                }
+            }
+            for lane in 0..LANES {
+                let row = rows[lane * origin.len()..][..origin.len()].as_flattened();
+                assert!((0..n_features).all(|f| row[f] as f32 == columns[f][lane]));
+            }
+            all_columns.extend(columns);
+            all_rows.extend(rows);
         }
-        all
+        (all_columns, all_rows, all_differing)
     }
 
+    type Everything = (
+        [[i32; LANES]; LANES],
+        (Vec<[f32; LANES]>, Vec<[i32; LANES]>, Vec<u32>),
+    );
+
     #[target_feature(enable = "avx512f,avx512bw")]
-    unsafe fn on_avx512(
-        columns: &[[f32; LANES]; LANES],
-    ) -> ([[i32; LANES]; LANES], Vec<[[f32; LANES]; 2]>) {
+    unsafe fn on_avx512(columns: &[[f32; LANES]; LANES]) -> Everything {
         // SAFETY: as for `sweep_avx512`.
-        unsafe { (transposed::<Avx512>(columns), joined::<Avx512>()) }
+        unsafe { (transposed::<Avx512>(columns), put_together::<Avx512>()) }
     }
 
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn on_avx2(
-        columns: &[[f32; LANES]; LANES],
-    ) -> ([[i32; LANES]; LANES], Vec<[[f32; LANES]; 2]>) {
+    unsafe fn on_avx2(columns: &[[f32; LANES]; LANES]) -> Everything {
         // SAFETY: as for `sweep_avx2`.
-        unsafe { (transposed::<Avx2>(columns), joined::<Avx2>()) }
+        unsafe { (transposed::<Avx2>(columns), put_together::<Avx2>()) }
     }
 
     #[test]
@@ -606,7 +856,7 @@ mod tests {
             std::array::from_fn(|f| std::array::from_fn(|lane| (f * 100 + lane) as f32 - 777.0));
         let rows = std::array::from_fn(|lane| std::array::from_fn(|f| columns[f][lane] as i32));
         // SAFETY: `Scalar` needs nothing.
-        let expected = (rows, unsafe { joined::<Scalar>() });
+        let expected = (rows, unsafe { put_together::<Scalar>() });
         let available = Kernel::available();
         if available.contains(&Kernel::Avx2) {
             // SAFETY: just seen.

@@ -1,13 +1,16 @@
 //! Rows cut in two: the upper 16 bits of each value, which are all that most rows of most passes need, and the rest beside them.
 //!
 //! A value is `(upper << shift) + lower + origin`, the origin one of the block near the middle of its rows, so that the upper bits say as
-//! much as they can. Upper bits lie in one run of memory and lower bits in another: a pass that reads the former only reads half the
-//! bytes.
+//! much as they can. Upper bits lie in one run of memory, feature by feature, and lower bits in another, row by row: a pass that reads the
+//! former only reads half the bytes, and a row that moves takes one line of the latter.
+
+mod permuting;
+mod tile;
 
 use crate::block::{norm_of_grid_tile, rounded_up_root};
-use crate::cpu::{Lanes, Scalar, Vectorised, join, vectorised};
-use crate::permute::{OfRows, SEGMENT_TILES, permute, pick};
+use crate::cpu::{Lanes, Scalar, Vectorised, join, lanes_of, vectorised};
 use crate::{GRID_LIMIT, LANES, Tiles, whole};
+pub(crate) use tile::{ChunkRoom, CutChunk, CutTile, join_pair};
 
 /// No row that is scored by its upper bits is longer than this in steps of `2^shift`, nor any value of it: 2^15 less room for roundings.
 /// The product of two such rows is below 2^30 then, half a square below 2^29, and scores fit 32 bits with one to spare.
@@ -20,6 +23,10 @@ const MIN_FEATURES: usize = 2;
 const MAX_SHIFT: u32 = 8;
 /// Origins stay this far from the edges of the grid, so that no upper half is above 2^15 at the largest shift.
 const ORIGIN_LIMIT: i32 = GRID_LIMIT - (1 << 10);
+/// Where more rows of a tile are wanted, the lower bits of all are fetched.
+const ROWS_FETCHED: u32 = 8;
+/// Lower bits in a cache line, by fours.
+const QUADS_A_LINE: usize = 16;
 /// Tiles that the origin and the shift are chosen by, at least where there are as many.
 const SAMPLED_TILES: usize = 128;
 /// Of those, so many in a hundred must be short enough.
@@ -28,7 +35,7 @@ const SHORT_PERCENT: usize = 97;
 /// The rows of a block, cut in two.
 #[derive(Debug, Clone)]
 pub(crate) struct Split {
-    /// Room for [n_tiles x n_features] columns, of which the upper bits take the first half and the lower bits a quarter.
+    /// Room for [n_tiles x n_features] columns, of which the upper bits take the first half and the lower bits about a quarter.
     lines: Tiles,
     n_tiles: usize,
     shape: Shape,
@@ -39,8 +46,9 @@ pub(crate) struct Split {
 /// How values are cut.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Shape {
-    /// [n_features]
-    origin: Vec<i32>,
+    n_features: usize,
+    /// [n_chunks] of sixteen features, the last filled up with zeros.
+    origin: Vec<[i32; LANES]>,
     shift: u32,
 }
 
@@ -50,6 +58,10 @@ pub(crate) type Columns = [[f32; LANES]];
 impl Shape {
     /// How to cut the rows of `tiles` [n_tiles x n_features x LANES], if that is worth while.
     pub(crate) fn of(tiles: &[f32], n_features: usize, n_rows: usize) -> Option<Self> {
+        // Halves and bytes are read in the order in which these processors write them.
+        if cfg!(target_endian = "big") {
+            return None;
+        }
         if !(MIN_FEATURES..=MAX_FEATURES).contains(&n_features) || n_rows == 0 {
             return None;
         }
@@ -68,15 +80,25 @@ impl Shape {
         }
         let n_sampled = (sampled().count() * LANES) as f64;
         let limit = f64::from(ORIGIN_LIMIT);
-        let origin: Vec<i32> = sums
-            .iter()
-            .map(|sum| (sum / n_sampled).round().clamp(-limit, limit) as i32)
-            .collect();
-        let mut norms: Vec<f32> = sampled().map(|tile| norm_of(tile, &origin)).collect();
+        let mut origin = vec![[0; LANES]; n_features.div_ceil(LANES)];
+        for (origin, sum) in origin.as_flattened_mut().iter_mut().zip(sums) {
+            *origin = (sum / n_sampled).round().clamp(-limit, limit) as i32;
+        }
+        let own = origin.as_flattened();
+        let mut norms: Vec<f32> = sampled().map(|tile| norm_of(tile, own)).collect();
         norms.sort_by(f32::total_cmp);
         let wanted = f64::from(norms[(norms.len() - 1) * SHORT_PERCENT / 100]);
         let shift = (0..=MAX_SHIFT).find(|shift| wanted <= longest(*shift))?;
-        Some(Self { origin, shift })
+        Some(Self {
+            n_features,
+            origin,
+            shift,
+        })
+    }
+
+    /// [n_features]
+    fn origin(&self) -> &[i32] {
+        &self.origin.as_flattened()[..self.n_features]
     }
 
     /// That of a tile with rows of this norm at most.
@@ -93,30 +115,30 @@ impl Shape {
         f64::from(norm) <= longest(self.shift)
     }
 
-    /// Cuts a tile: `pairs` [n_features / 2, rounded up], `lower` [n_features].
+    /// Cuts a tile: `pairs` [n_features / 2, rounded up], `lower` [LANES x n_quads].
     #[inline(always)]
-    fn cut(
-        &self,
-        tile: &Columns,
-        shift: u32,
-        pairs: &mut [[i32; LANES]],
-        lower: &mut [[i8; LANES]],
-    ) {
-        let features = tile.chunks(2).zip(lower.chunks_mut(2));
-        for (pair, ((columns, lower), origin)) in
-            pairs.iter_mut().zip(features.zip(self.origin.chunks(2)))
-        {
-            let (low, rest) = cut_column(columns[0], origin[0], shift);
-            lower[0] = rest;
-            let mut high = [0; LANES];
-            if let ([_, column], [_, lower], [_, origin]) = (columns, lower, origin) {
-                (high, *lower) = cut_column(*column, *origin, shift);
+    fn cut(&self, tile: &Columns, shift: u32, pairs: &mut [[i32; LANES]], lower: &mut [i32]) {
+        let n_quads = tile.len().div_ceil(4);
+        let quads = tile.chunks(4).zip(self.origin().chunks(4));
+        for (quad_idx, ((columns, origin), pairs)) in quads.zip(pairs.chunks_mut(2)).enumerate() {
+            let mut quads = [0; LANES];
+            let features = columns.chunks(2).zip(origin.chunks(2));
+            for (pair_idx, ((columns, origin), pair)) in features.zip(pairs).enumerate() {
+                let [low, rest] = cut_column(columns[0], origin[0], shift);
+                let (mut high, mut high_rest) = ([0; LANES], [0; LANES]);
+                if let ([_, column], [_, origin]) = (columns, origin) {
+                    [high, high_rest] = cut_column(*column, *origin, shift);
+                }
+                let mut both = [0; LANES];
+                for lane in 0..LANES {
+                    both[lane] = (low[lane] & 0xffff) | high[lane] << 16;
+                    quads[lane] |= (rest[lane] | high_rest[lane] << 8) << (16 * pair_idx);
+                }
+                *pair = both;
             }
-            let mut both = [0; LANES];
-            for lane in 0..LANES {
-                both[lane] = (low[lane] & 0xffff) | high[lane] << 16;
+            for (row, quad) in lower.chunks_exact_mut(n_quads).zip(quads) {
+                row[quad_idx] = quad;
             }
-            *pair = both;
         }
     }
 }
@@ -128,14 +150,15 @@ impl Split {
         shape: Shape,
         tile_norms: &mut Vec<f32>,
     ) -> Result<Self, (usize, Vec<[f32; LANES]>)> {
-        let n_features = shape.origin.len();
+        let n_features = shape.n_features;
         let n_tiles = tiles.len() / LANES / n_features;
         let n_pairs = n_features.div_ceil(2);
+        let n_lower = LANES * n_features.div_ceil(4);
         let mut norms = Vec::with_capacity(n_tiles);
         // The upper bits of a tile go where those of earlier ones were read; the lower bits wait until all have been.
-        let mut lower = vec![[0i8; LANES]; n_tiles * n_features];
+        let mut lower = vec![0; n_tiles * n_lower];
         let mut tile = vec![[0f32; LANES]; n_features];
-        for (tile_idx, lower) in lower.chunks_exact_mut(n_features).enumerate() {
+        for (tile_idx, lower) in lower.chunks_exact_mut(n_lower).enumerate() {
             let (columns, _) = tiles.as_chunks::<LANES>();
             tile.copy_from_slice(&columns[tile_idx * n_features..][..n_features]);
             let all: &mut [[i32; LANES]] = bytemuck::cast_slice_mut(&mut tiles);
@@ -151,9 +174,8 @@ impl Split {
             }
             norms.push(seen.short_norm);
         }
-        let first = n_tiles * n_pairs * LANES * size_of::<i32>();
-        let bytes: &mut [i8] = bytemuck::cast_slice_mut(&mut tiles);
-        bytes[first..][..lower.len() * LANES].copy_from_slice(lower.as_flattened());
+        let all: &mut [i32] = bytemuck::cast_slice_mut(&mut tiles);
+        all[n_tiles * n_pairs * LANES..][..lower.len()].copy_from_slice(&lower);
         Ok(Self {
             lines: tiles,
             n_tiles,
@@ -169,7 +191,7 @@ impl Split {
 
     /// [n_features] subtracted from each row before its upper bits are taken.
     pub(crate) fn origin(&self) -> &[i32] {
-        &self.shape.origin
+        self.shape.origin()
     }
 
     /// Upper bits are in steps of two to this power.
@@ -211,146 +233,65 @@ impl Split {
         CutTile {
             pairs: self.pairs(tile_idx),
             lower: self.lower(tile_idx),
-            origin: self.origin(),
+            origin: &self.shape.origin,
             shift: self.shape.shift_of(self.norms[tile_idx]),
         }
     }
 
-    /// Puts the rows of a segment, which begins at tile `first_tile`, in the order of `from` ([`crate::permute::places`]). `tile_norms` are those
-    /// of its tiles as [`crate::Block::tile_norms`], and become those of the new ones.
-    pub(crate) fn permute(
-        &mut self,
-        first_tile: usize,
-        from: &[[u16; LANES]],
-        tile_norms: &mut [f32],
-    ) {
-        vectorised(Permuting {
-            split: self,
-            first_tile,
-            from,
-            tile_norms,
-        });
-    }
-
-    /// The rows `from` of the segment that begins at tile `first_tile`, as a tile.
-    fn gather(&self, first_tile: usize, from: &[u16; LANES]) -> Vec<[f32; LANES]> {
-        let mut tile = vec![[0.0; LANES]; self.shape.origin.len()];
-        let mut row = vec![0; tile.len()];
-        for (lane, &place) in from.iter().enumerate() {
-            let place = usize::from(place);
-            let given = self.tile(first_tile + place / LANES);
-            given.pick(place % LANES, &mut row);
-            for (column, &value) in tile.iter_mut().zip(&row) {
-                column[lane] = value as f32;
-            }
-        }
-        tile
-    }
-
     /// One value.
     pub(crate) fn value(&self, row_idx: usize, feature_idx: usize) -> i32 {
-        let (tile, lane) = (self.tile(row_idx / LANES), row_idx % LANES);
-        let pair = tile.pairs[feature_idx / 2][lane];
-        let upper = match feature_idx % 2 {
-            0 => pair << 16 >> 16,
-            _ => pair >> 16,
-        };
-        (upper << tile.shift) + i32::from(tile.lower[feature_idx][lane]) + tile.origin[feature_idx]
+        let tile = self.tile(row_idx / LANES);
+        tile.value(row_idx % LANES, feature_idx)
     }
 
+    /// [LANES x n_quads] of a tile.
     #[inline(always)]
-    fn lower(&self, tile_idx: usize) -> &[[i8; LANES]] {
-        let n_features = self.shape.origin.len();
-        let bytes: &[i8] = bytemuck::cast_slice(&self.lines);
-        let all = bytes[self.first_lower()..].as_chunks::<LANES>().0;
-        &all[tile_idx * n_features..][..n_features]
+    fn lower(&self, tile_idx: usize) -> &[i32] {
+        let all: &[i32] = bytemuck::cast_slice(&self.lines);
+        let n_lower = LANES * self.n_quads();
+        &all[self.first_lower() + tile_idx * n_lower..][..n_lower]
     }
 
-    /// Asks for the lower bits of a tile.
+    /// Asks for the lower bits of the rows of a tile whose bit is set.
     #[inline(always)]
-    pub(crate) fn fetch_lower(&self, tile_idx: usize) {
-        let lower = self.lower(tile_idx).as_flattened();
-        for line in lower.chunks(64) {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: SSE is part of x86-64; a prefetch reads nothing.
-            unsafe {
-                use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-                _mm_prefetch::<_MM_HINT_T0>(line.as_ptr());
-            }
-            #[cfg(not(target_arch = "x86_64"))]
-            let _ = line;
+    pub(crate) fn fetch_lower(&self, tile_idx: usize, rows: u32) {
+        let (lower, n_quads) = (self.lower(tile_idx), self.n_quads());
+        if rows.count_ones() > ROWS_FETCHED {
+            return lower.chunks(QUADS_A_LINE).for_each(fetch);
+        }
+        for lane in lanes_of(rows) {
+            let row = &lower[lane * n_quads..][..n_quads];
+            row.chunks(QUADS_A_LINE).for_each(fetch);
+            // It may begin in the middle of a line.
+            fetch(&row[n_quads - 1..]);
         }
     }
 
     fn n_pairs(&self) -> usize {
-        self.shape.origin.len().div_ceil(2)
+        self.shape.n_features.div_ceil(2)
     }
 
-    /// Byte at which the lower bits begin.
+    fn n_quads(&self) -> usize {
+        self.shape.n_features.div_ceil(4)
+    }
+
+    /// Where lower bits begin, in words of four.
     fn first_lower(&self) -> usize {
-        self.n_tiles * self.n_pairs() * LANES * size_of::<i32>()
+        self.n_tiles * self.n_pairs() * LANES
     }
 }
 
-/// A tile, or some features of one.
-#[derive(Clone, Copy)]
-pub(crate) struct CutTile<'a> {
-    /// [n_features / 2, rounded up] upper bits: those of the first of two features in the lower half.
-    pub(crate) pairs: &'a [[i32; LANES]],
-    /// [n_features]
-    pub(crate) lower: &'a [[i8; LANES]],
-    /// [n_features]
-    pub(crate) origin: &'a [i32],
-    /// Upper bits are in steps of two to this power.
-    pub(crate) shift: u32,
-}
-
-impl<'a> CutTile<'a> {
-    /// `N` features at a time, an even number.
-    #[inline(always)]
-    pub(crate) fn chunks<const N: usize>(self) -> impl Iterator<Item = CutTile<'a>> {
-        let rest = self.lower.chunks(N).zip(self.origin.chunks(N));
-        let chunks = self.pairs.chunks(N / 2).zip(rest);
-        chunks.map(move |(pairs, (lower, origin))| CutTile {
-            pairs,
-            lower,
-            origin,
-            shift: self.shift,
-        })
-    }
-
-    /// Row `lane`: `out` [n_features], or more.
-    #[inline(always)]
-    pub(crate) fn pick(self, lane: usize, out: &mut [i32]) {
-        let rest = self.lower.chunks(2).zip(self.origin.chunks(2));
-        for ((out, pair), (lower, origin)) in out.chunks_mut(2).zip(self.pairs).zip(rest) {
-            let (low, high) = (pair[lane] << 16 >> 16, pair[lane] >> 16);
-            out[0] = (low << self.shift) + i32::from(lower[0][lane]) + origin[0];
-            if let ([_, out], [_, lower], [_, origin]) = (out, lower, origin) {
-                *out = (high << self.shift) + i32::from(lower[lane]) + origin;
-            }
-        }
-    }
-}
-
-/// Puts two features of a tile together.
+/// Asks for the line at which some words begin.
 #[inline(always)]
-pub(crate) fn join_pair(
-    pair: &[i32; LANES],
-    lower: &[[i8; LANES]; 2],
-    origin: [i32; 2],
-    shift: u32,
-    out: &mut [[f32; LANES]; 2],
-) {
-    // Copies: of what may lie in one place the compiler makes no vectors.
-    let (pair, [low, high]) = (*pair, *lower);
-    let mut upper = [[0; LANES]; 2];
-    for lane in 0..LANES {
-        upper[0][lane] = pair[lane] << 16 >> 16;
-        upper[1][lane] = pair[lane] >> 16;
+fn fetch(words: &[i32]) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: SSE is part of x86-64; a prefetch reads nothing.
+    unsafe {
+        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(words.as_ptr().cast());
     }
-    out[0] = join_column(upper[0], low, shift, origin[0]);
-    out[1] = join_column(upper[1], high, shift, origin[1]);
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = words;
 }
 
 /// Cuts a tile: a loop for [`vectorised`] to compile for the vectors at hand.
@@ -358,66 +299,7 @@ struct Cutting<'a> {
     shape: &'a Shape,
     tile: &'a Columns,
     pairs: &'a mut [[i32; LANES]],
-    lower: &'a mut [[i8; LANES]],
-}
-
-/// See [`Split::permute`].
-struct Permuting<'a> {
-    split: &'a mut Split,
-    first_tile: usize,
-    from: &'a [[u16; LANES]],
-    tile_norms: &'a mut [f32],
-}
-
-impl Vectorised for Permuting<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    unsafe fn run<L: Lanes>(self) {
-        let Self {
-            split,
-            first_tile,
-            from,
-            tile_norms,
-        } = self;
-        let n_features = split.shape.origin.len();
-        let n_pairs = split.n_pairs();
-        let mut tile = vec![[0.0; LANES]; n_features];
-        // Of each row.
-        let mut squares: OfRows<f32> = [[0.0; LANES]; SEGMENT_TILES];
-        let mut short_squares: OfRows<f32> = [[0.0; LANES]; SEGMENT_TILES];
-        let mut shifts: OfRows<u32> = [[0; LANES]; SEGMENT_TILES];
-        for nth in 0..from.len() {
-            // SAFETY: passed on to the caller.
-            unsafe { join::<L>(split.tile(first_tile + nth), &mut tile) };
-            [squares[nth], short_squares[nth]] = squares_of(&tile, split.origin());
-            shifts[nth] = [split.tile(first_tile + nth).shift; LANES];
-        }
-        // Tiles with a row that was cut in another way than all are now, with that.
-        let mut mixed = Vec::new();
-        let mut short_norms = Vec::with_capacity(from.len());
-        for ((nth, from), norm) in from.iter().enumerate().zip(tile_norms) {
-            *norm = rounded_up_root(&pick(&squares, from));
-            let short_norm = rounded_up_root(&pick(&short_squares, from));
-            short_norms.push(short_norm);
-            let shift = split.shape.shift_of(short_norm);
-            if pick(&shifts, from) != [shift; LANES] {
-                mixed.push((nth, shift, split.gather(first_tile, from)));
-            }
-        }
-        split.norms[first_tile..][..from.len()].copy_from_slice(&short_norms);
-        let first_lower = split.first_lower();
-        let (upper, lower) = planes_mut(&mut split.lines, first_lower);
-        let upper = &mut upper[first_tile * n_pairs..][..from.len() * n_pairs];
-        let lower = &mut lower[first_tile * n_features..][..from.len() * n_features];
-        permute(upper, n_pairs, from);
-        permute(lower, n_features, from);
-        for (nth, shift, tile) in mixed {
-            let upper = &mut upper[nth * n_pairs..][..n_pairs];
-            let lower = &mut lower[nth * n_features..][..n_features];
-            split.shape.cut(&tile, shift, upper, lower);
-        }
-    }
+    lower: &'a mut [i32],
 }
 
 /// What was seen of a tile while it was cut.
@@ -433,7 +315,7 @@ impl Vectorised for Cutting<'_> {
 
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) -> Seen {
-        let short_norm = norm_of(self.tile, &self.shape.origin);
+        let short_norm = norm_of(self.tile, self.shape.origin());
         let shift = self.shape.shift_of(short_norm);
         self.shape.cut(self.tile, shift, self.pairs, self.lower);
         Seen {
@@ -445,24 +327,15 @@ impl Vectorised for Cutting<'_> {
 
 /// The upper bits, and the lower ones.
 #[inline(always)]
-fn cut_column(column: [f32; LANES], origin: i32, shift: u32) -> ([i32; LANES], [i8; LANES]) {
+fn cut_column(column: [f32; LANES], origin: i32, shift: u32) -> [[i32; LANES]; 2] {
     let half = 1 << shift >> 1;
     let (mut upper, mut lower) = ([0; LANES], [0; LANES]);
     for lane in 0..LANES {
         let value = whole(column[lane]) - origin;
         upper[lane] = (value + half) >> shift;
-        lower[lane] = (value - (upper[lane] << shift)) as i8;
+        lower[lane] = (value - (upper[lane] << shift)) & 0xff;
     }
-    (upper, lower)
-}
-
-#[inline(always)]
-fn join_column(upper: [i32; LANES], lower: [i8; LANES], shift: u32, origin: i32) -> [f32; LANES] {
-    let mut column = [0.0; LANES];
-    for lane in 0..LANES {
-        column[lane] = ((upper[lane] << shift) + i32::from(lower[lane]) + origin) as f32;
-    }
-    column
+    [upper, lower]
 }
 
 /// The largest norm of the rows of a tile less `origin`, rounded up.
@@ -485,16 +358,6 @@ fn squares_of(tile: &Columns, origin: &[i32]) -> [[f32; LANES]; 2] {
         }
     }
     [squares, short]
-}
-
-/// The upper bits of all tiles, and the lower ones, which begin at byte `first_lower`.
-#[inline(always)]
-fn planes_mut(lines: &mut Tiles, first_lower: usize) -> (&mut [[i32; LANES]], &mut [[i8; LANES]]) {
-    let (upper, lower) = lines.split_at_mut(first_lower / size_of::<f32>());
-    (
-        bytemuck::cast_slice_mut(upper),
-        bytemuck::cast_slice_mut(lower),
-    )
 }
 
 /// Rows of this norm and less are short.
@@ -528,10 +391,12 @@ mod tests {
             let expected = whole.tile(tile_idx, &mut other_room);
             assert_eq!(split.tile(tile_idx, &mut room), expected);
             for lane in 0..LANES {
-                let mut row = vec![0; whole.n_features()];
+                let mut row = vec![[1; LANES]; whole.n_features().div_ceil(LANES)];
                 cut.tile(tile_idx).pick(lane, &mut row);
-                let expected: Vec<i32> = expected.iter().map(|c| c[lane] as i32).collect();
-                assert_eq!(row, expected);
+                let mut expected: Vec<i32> = expected.iter().map(|c| c[lane] as i32).collect();
+                expected.resize(row.as_flattened().len(), 0);
+                assert_eq!(row.as_flattened(), expected);
+                expected.truncate(whole.n_features());
                 let row_idx = tile_idx * LANES + lane;
                 let value = |f| split.value(row_idx, f);
                 assert!((0..whole.n_features()).map(value).eq(expected));
@@ -607,12 +472,21 @@ mod tests {
                 }
             }
             assert!(n_long[0] > 8 && n_long[1] > 8, "{n_long:?}");
-            reordered.restore_order();
-            assert_eq!(reordered, given);
-            assert_eq!(
-                reordered.split().unwrap().norms,
-                given.split().unwrap().norms
+            let mut back = order.clone();
+            for (row, &from) in (0..).zip(&order) {
+                back[usize::from(from)] = row;
+            }
+            reordered.reorder(&back);
+            let split = |block: &Block| block.split().unwrap().clone();
+            let ([back, given], n_lines) = (
+                [reordered, given].map(|b| split(&b)),
+                n_rows.div_ceil(LANES),
             );
+            assert_eq!(back.norms, given.norms);
+            for tile_idx in 0..n_lines {
+                assert_eq!(back.pairs(tile_idx), given.pairs(tile_idx));
+                assert_eq!(back.lower(tile_idx), given.lower(tile_idx));
+            }
         }
     }
 

@@ -1,0 +1,168 @@
+//! One tile cut in two, and what of it is put together again.
+
+use crate::LANES;
+
+/// A tile, as it lies.
+#[derive(Clone, Copy)]
+pub(crate) struct CutTile<'a> {
+    /// [n_features / 2, rounded up] upper bits: those of the first of two features in the lower half.
+    pub(crate) pairs: &'a [[i32; LANES]],
+    /// [LANES x n_quads] lower bits: those of four features of a row, the first in the lowest byte.
+    pub(crate) lower: &'a [i32],
+    /// [n_chunks] of sixteen features, the last filled up with zeros.
+    pub(crate) origin: &'a [[i32; LANES]],
+    /// Upper bits are in steps of two to this power.
+    pub(crate) shift: u32,
+}
+
+/// Sixteen features of a tile, those beyond the last of which are zeros.
+#[derive(Clone, Copy)]
+pub(crate) struct CutChunk<'a> {
+    pub(crate) pairs: &'a [[i32; LANES]; LANES / 2],
+    /// Those of row `lane` are the four from `lane * n_quads` on.
+    pub(crate) lower: &'a [i32],
+    pub(crate) n_quads: usize,
+    pub(crate) origin: &'a [i32; LANES],
+    pub(crate) shift: u32,
+}
+
+/// Where features that are no sixteen are filled up.
+#[derive(Default)]
+pub(crate) struct ChunkRoom {
+    pairs: [[i32; LANES]; LANES / 2],
+    lower: [[i32; LANES / 4]; LANES],
+}
+
+impl<'a> CutTile<'a> {
+    /// Features `chunk_idx * LANES` and those that follow.
+    #[inline(always)]
+    pub(crate) fn chunk(self, chunk_idx: usize, room: &'a mut ChunkRoom) -> CutChunk<'a> {
+        let pairs = &self.pairs[chunk_idx * (LANES / 2)..];
+        let (n_quads, first) = (self.lower.len() / LANES, chunk_idx * (LANES / 4));
+        if let Some(pairs) = pairs.first_chunk()
+            && n_quads - first >= LANES / 4
+        {
+            return CutChunk {
+                pairs,
+                lower: &self.lower[first..],
+                n_quads,
+                origin: &self.origin[chunk_idx],
+                shift: self.shift,
+            };
+        }
+        for (own, pair) in room.pairs.iter_mut().zip(pairs) {
+            *own = *pair;
+        }
+        for (own, row) in room.lower.iter_mut().zip(self.lower.chunks_exact(n_quads)) {
+            for (own, quad) in own.iter_mut().zip(&row[first..]) {
+                *own = *quad;
+            }
+        }
+        CutChunk {
+            pairs: &room.pairs,
+            lower: room.lower.as_flattened(),
+            n_quads: LANES / 4,
+            origin: &self.origin[chunk_idx],
+            shift: self.shift,
+        }
+    }
+
+    /// One value.
+    pub(crate) fn value(self, lane: usize, feature_idx: usize) -> i32 {
+        let pair = self.pairs[feature_idx / 2][lane];
+        let upper = match feature_idx % 2 {
+            0 => pair << 16 >> 16,
+            _ => pair >> 16,
+        };
+        let quad = self.lower[lane * (self.lower.len() / LANES) + feature_idx / 4];
+        let lower = quad << (24 - 8 * (feature_idx % 4)) >> 24;
+        (upper << self.shift) + lower + self.origin.as_flattened()[feature_idx]
+    }
+
+    /// Row `lane`: `out` [n_chunks] of sixteen features.
+    #[inline(always)]
+    pub(crate) fn pick(self, lane: usize, out: &mut [[i32; LANES]]) {
+        let n_quads = self.lower.len() / LANES;
+        let row = &self.lower[lane * n_quads..][..n_quads];
+        let chunks = self.pairs.chunks(LANES / 2).zip(row.chunks(LANES / 4));
+        for ((out, (pairs, lower)), origin) in out.iter_mut().zip(chunks).zip(self.origin) {
+            let (mut upper, mut quads) = ([0; LANES / 2], [0; LANES / 4]);
+            for (upper, pair) in upper.iter_mut().zip(pairs) {
+                *upper = pair[lane];
+            }
+            for (own, quad) in quads.iter_mut().zip(lower) {
+                *own = *quad;
+            }
+            *out = join_row(upper, quads, origin, self.shift);
+        }
+    }
+}
+
+impl CutChunk<'_> {
+    /// Row `lane`.
+    #[inline(always)]
+    pub(crate) fn row(self, lane: usize) -> [i32; LANES] {
+        let (mut upper, mut quads) = ([0; LANES / 2], [0; LANES / 4]);
+        for (upper, pair) in upper.iter_mut().zip(self.pairs) {
+            *upper = pair[lane];
+        }
+        quads.copy_from_slice(&self.lower[lane * self.n_quads..][..LANES / 4]);
+        join_row(upper, quads, self.origin, self.shift)
+    }
+}
+
+/// Sixteen features of a row.
+#[inline(always)]
+fn join_row(
+    upper: [i32; LANES / 2],
+    quads: [i32; LANES / 4],
+    origin: &[i32; LANES],
+    shift: u32,
+) -> [i32; LANES] {
+    // Halves and bytes of words, in the order of features ([`super::Shape::of`]).
+    let upper: [i16; LANES] = bytemuck::cast(upper);
+    let lower: [i8; LANES] = bytemuck::cast(quads);
+    let mut row = [0; LANES];
+    for feature in 0..LANES {
+        row[feature] =
+            (i32::from(upper[feature]) << shift) + i32::from(lower[feature]) + origin[feature];
+    }
+    row
+}
+
+/// Puts two features of a tile together: the first two of those that `quads` has the lower bits of, or the last two.
+#[inline(always)]
+pub(crate) fn join_pair(
+    pair: &[i32; LANES],
+    quads: &[i32; LANES],
+    are_last: bool,
+    origin: [i32; 2],
+    shift: u32,
+    out: &mut [[f32; LANES]; 2],
+) {
+    // Copies: of what may lie in one place the compiler makes no vectors.
+    let (pair, quads) = (*pair, *quads);
+    let (mut upper, mut lower) = ([[0; LANES]; 2], [[0; LANES]; 2]);
+    for lane in 0..LANES {
+        let quad = if are_last {
+            quads[lane]
+        } else {
+            quads[lane] << 16
+        };
+        upper[0][lane] = pair[lane] << 16 >> 16;
+        upper[1][lane] = pair[lane] >> 16;
+        lower[0][lane] = quad << 8 >> 24;
+        lower[1][lane] = quad >> 24;
+    }
+    out[0] = join_column(upper[0], lower[0], shift, origin[0]);
+    out[1] = join_column(upper[1], lower[1], shift, origin[1]);
+}
+
+#[inline(always)]
+fn join_column(upper: [i32; LANES], lower: [i32; LANES], shift: u32, origin: i32) -> [f32; LANES] {
+    let mut column = [0.0; LANES];
+    for lane in 0..LANES {
+        column[lane] = ((upper[lane] << shift) + lower[lane] + origin) as f32;
+    }
+    column
+}
