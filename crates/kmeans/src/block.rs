@@ -451,35 +451,67 @@ fn has_same_values(a: &Block, b: &Block) -> bool {
     (0..a.tile_norms.len()).all(|idx| a.tile(idx, &mut room) == b.tile(idx, &mut other_room))
 }
 
-/// The largest row norm of a tile, rounded up; `None` when a value is off the grid. No branch inside, so that it vectorises.
+/// The largest row norm of a tile, rounded up; `None` when a value is off the grid.
 #[inline(always)]
 pub(crate) fn norm_of_grid_tile(tile: &Columns) -> Option<f32> {
+    is_grid_tile(tile).then(|| rounded_up_root(&squares_of(tile)))
+}
+
+/// `|x|^2` of the rows of a tile.
+#[inline(always)]
+pub(crate) fn squares_of(tile: &Columns) -> [f32; LANES] {
     let mut squares = [0f32; LANES];
-    let mut on_grid = true;
     for column in tile {
+        // A copy: of what may lie in one place the compiler makes no vectors.
+        let column = *column;
         for lane in 0..LANES {
-            on_grid &= is_on_grid(column[lane]);
             squares[lane] += column[lane] * column[lane];
         }
     }
-    on_grid.then(|| rounded_up_root(&squares))
+    squares
+}
+
+/// Whether all values are on the grid. A word for each lane and no branch, so that it vectorises: one truth for all does not.
+#[inline(always)]
+pub(crate) fn is_grid_tile(tile: &Columns) -> bool {
+    let mut off = [0u32; LANES];
+    for column in tile {
+        let column = *column;
+        for lane in 0..LANES {
+            off[lane] |= u32::from(!is_on_grid(column[lane]));
+        }
+    }
+    let mut any = 0;
+    for off in off {
+        any |= off;
+    }
+    any == 0
 }
 
 /// Not below the root of any of `squares`, which may be 4,097 roundings of 2^-24 too small.
 #[inline(always)]
-pub(crate) fn rounded_up_root(squares: &[f32]) -> f32 {
-    let mut largest = 0f32;
-    for &square in squares {
-        largest = largest.max(square);
+pub(crate) fn rounded_up_root(squares: &[f32; LANES]) -> f32 {
+    // By halves: one after the other, each would wait for the one before.
+    let mut largest = *squares;
+    for half in [8, 4, 2, 1] {
+        for lane in 0..half {
+            largest[lane] = largest[lane].max(largest[lane + half]);
+        }
     }
-    largest.sqrt() * 1.001
+    rounded_up(largest[0])
+}
+
+/// As [`rounded_up_root`], of one.
+#[inline(always)]
+pub(crate) fn rounded_up(square: f32) -> f32 {
+    square.sqrt() * 1.001
 }
 
 #[inline(always)]
 fn is_on_grid(value: f32) -> bool {
     // Adding 1.5 x 2^23 rounds every |value| < 2^22 to an integer; NaN equals nothing.
     const ROUNDER: f32 = 12_582_912.0;
-    value.abs() < GRID_LIMIT as f32 && (value + ROUNDER) - ROUNDER == value
+    (value.abs() < GRID_LIMIT as f32) & ((value + ROUNDER) - ROUNDER == value)
 }
 
 #[cold]

@@ -128,15 +128,16 @@ impl Tallies {
 
 /// Adds a feature of rows whose clusters' first cells are `firsts`.
 fn add_column(column: &[f32], range: Range, firsts: &[u32], cells: &mut [u64]) {
-    let (mut steps, mut bins) = ([0; STRIP_ROWS], [0; STRIP_ROWS]);
+    let (mut addends, mut places) = ([0; STRIP_ROWS], [0; STRIP_ROWS]);
     vectors::run(Place {
-        values: &column[..firsts.len().next_multiple_of(LANES)],
+        values: column,
+        firsts,
         range,
-        steps: &mut steps,
-        bins: &mut bins,
+        addends: &mut addends,
+        places: &mut places,
     });
-    for ((first, bin), steps) in firsts.iter().zip(&bins).zip(&steps) {
-        cells[first.wrapping_add(*bin) as usize] += u64::from(*steps) | 1 << SUM_BITS;
+    for (place, addend) in places[..firsts.len()].iter().zip(&addends) {
+        cells[*place as usize] += *addend;
     }
 }
 
@@ -169,12 +170,15 @@ impl Vectorised for Strip<'_> {
     }
 }
 
-/// Finds the steps above the lowest value, and the bin, of each value of a strip; of padding, anything.
+/// Finds the cell of each value of a strip, and what is added to it: the loop that adds has nothing left to do but that.
 struct Place<'a> {
+    /// [rows], or more.
     values: &'a [f32],
+    /// [rows]
+    firsts: &'a [u32],
     range: Range,
-    steps: &'a mut [u32; STRIP_ROWS],
-    bins: &'a mut [u32; STRIP_ROWS],
+    addends: &'a mut [u64; STRIP_ROWS],
+    places: &'a mut [u32; STRIP_ROWS],
 }
 
 impl Vectorised for Place<'_> {
@@ -189,14 +193,14 @@ impl Vectorised for Place<'_> {
         const LIFT_STEPS: f32 = (1_u32 << 23) as f32;
         const STEPS: u32 = (1 << 23) - 1;
         let low = self.range.low as f32;
-        // One flat loop: of tiles of lanes the compiler makes gathers and scatters.
-        let out = self.steps.iter_mut().zip(self.bins);
-        for (value, (steps, bin)) in self.values.iter().zip(out) {
+        let rows = self.values.iter().zip(self.firsts);
+        let out = self.addends.iter_mut().zip(self.places);
+        for ((value, first), (addend, place)) in rows.zip(out) {
             // Exact: two values on the grid are less than 2^23 apart.
             let above = value - low;
-            let place = f64::from(above) * self.range.bins_per_step + DOWN;
-            *bin = (place + LIFT).to_bits() as u32;
-            *steps = (above + LIFT_STEPS).to_bits() & STEPS;
+            let bin = f64::from(above) * self.range.bins_per_step + DOWN;
+            *place = first.wrapping_add((bin + LIFT).to_bits() as u32);
+            *addend = u64::from((above + LIFT_STEPS).to_bits() & STEPS) | 1 << SUM_BITS;
         }
     }
 }

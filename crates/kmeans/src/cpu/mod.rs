@@ -127,6 +127,11 @@ pub(crate) trait Vectorised {
 /// Runs `work`, compiled for this processor.
 pub(crate) fn vectorised<W: Vectorised>(work: W) -> W::Output {
     #[cfg(target_arch = "x86_64")]
+    if Kernel::Avx512.is_available() {
+        // SAFETY: just seen.
+        return unsafe { x86::run_avx512(work) };
+    }
+    #[cfg(target_arch = "x86_64")]
     if Kernel::Avx2.is_available() {
         // SAFETY: just seen.
         return unsafe { x86::run_avx2(work) };

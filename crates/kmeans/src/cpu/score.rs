@@ -5,7 +5,7 @@ use super::centroids::{
     largest_norm,
 };
 use super::lanes::Lanes;
-use crate::block::rounded_up_root;
+use crate::block::rounded_up;
 use crate::{Centroids, LANES, exact};
 
 /// What is kept of the scores of a group, as they come in order of the centroids: a later one must be less to take a place.
@@ -132,7 +132,7 @@ impl RowCentroids {
             }
         }
         let square = (squares[0] + squares[1]) + (squares[2] + squares[3]);
-        let norm = rounded_up_root(&[square]);
+        let norm = rounded_up(square);
         let gap = certain_gap(self.middle.len(), self.max_norm, norm);
         let error = DistanceError::new(&self.of_square, self.max_norm, norm, 0.0);
         NearestToRow {

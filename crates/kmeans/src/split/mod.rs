@@ -8,7 +8,7 @@ mod permuting;
 mod tile;
 
 use crate::block::{norm_of_grid_tile, rounded_up_root};
-use crate::cpu::{Lanes, Scalar, Vectorised, join, lanes_of, vectorised};
+use crate::cpu::{Lanes, Vectorised, join, lanes_of, vectorised};
 use crate::{GRID_LIMIT, LANES, Tiles, whole};
 pub(crate) use tile::{ChunkRoom, CutChunk, CutTile, join_pair};
 
@@ -221,10 +221,11 @@ impl Split {
     }
 
     /// `out` [n_features] becomes a tile.
-    #[inline(always)]
     pub(crate) fn read(&self, tile_idx: usize, out: &mut Columns) {
-        // SAFETY: plain Rust needs no more than the processor that the crate is compiled for.
-        unsafe { join::<Scalar>(self.tile(tile_idx), out) };
+        vectorised(Joining {
+            tile: self.tile(tile_idx),
+            out,
+        });
     }
 
     /// A tile, as it lies.
@@ -294,6 +295,22 @@ fn fetch(words: &[i32]) {
     let _ = words;
 }
 
+/// Puts a tile together.
+struct Joining<'a> {
+    tile: CutTile<'a>,
+    out: &'a mut Columns,
+}
+
+impl Vectorised for Joining<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        // SAFETY: passed on to the caller.
+        unsafe { join::<L>(self.tile, self.out) };
+    }
+}
+
 /// Cuts a tile: a loop for [`vectorised`] to compile for the vectors at hand.
 struct Cutting<'a> {
     shape: &'a Shape,
@@ -341,23 +358,22 @@ fn cut_column(column: [f32; LANES], origin: i32, shift: u32) -> [[i32; LANES]; 2
 /// The largest norm of the rows of a tile less `origin`, rounded up.
 #[inline(always)]
 fn norm_of(tile: &Columns, origin: &[i32]) -> f32 {
-    rounded_up_root(&squares_of(tile, origin)[1])
+    rounded_up_root(&short_squares_of(tile, origin))
 }
 
-/// `|x|^2` and `|x - origin|^2` of the rows of a tile.
+/// `|x - origin|^2` of the rows of a tile. Apart from [`squares_of`]: of two sums in one loop the compiler makes no vectors.
 #[inline(always)]
-fn squares_of(tile: &Columns, origin: &[i32]) -> [[f32; LANES]; 2] {
-    let [mut squares, mut short] = [[0f32; LANES]; 2];
+fn short_squares_of(tile: &Columns, origin: &[i32]) -> [f32; LANES] {
+    let mut squares = [0f32; LANES];
     for (column, &origin) in tile.iter().zip(origin) {
-        let origin = origin as f32;
+        let (mut column, origin) = (*column, origin as f32);
         for lane in 0..LANES {
             // Exact: less than 2^23.
-            let value = column[lane] - origin;
+            column[lane] -= origin;
             squares[lane] += column[lane] * column[lane];
-            short[lane] += value * value;
         }
     }
-    [squares, short]
+    squares
 }
 
 /// Rows of this norm and less are short.

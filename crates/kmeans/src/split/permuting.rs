@@ -1,8 +1,8 @@
 //! Rows of a segment that change places, with what is known of their tiles.
 
-use super::{Split, squares_of};
+use super::{Split, short_squares_of};
 use crate::LANES;
-use crate::block::rounded_up_root;
+use crate::block::{rounded_up_root, squares_of};
 use crate::cpu::{Lanes, Vectorised, join, vectorised};
 use crate::permute::{OfRows, SEGMENT_TILES, permute, permute_rows, pick};
 
@@ -68,7 +68,8 @@ impl Vectorised for Permuting<'_> {
         for nth in 0..from.len() {
             // SAFETY: passed on to the caller.
             unsafe { join::<L>(split.tile(first_tile + nth), &mut tile) };
-            [squares[nth], short_squares[nth]] = squares_of(&tile, split.origin());
+            squares[nth] = squares_of(&tile);
+            short_squares[nth] = short_squares_of(&tile, split.origin());
             shifts[nth] = [split.tile(first_tile + nth).shift; LANES];
         }
         // Tiles with a row that was cut in another way than all are now, with that.
