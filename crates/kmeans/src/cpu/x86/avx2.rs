@@ -184,11 +184,11 @@ impl Lanes for Avx2 {
             // SAFETY: the caller has AVX2; four words of each of sixteen rows have been seen to be there, and no load asks for alignment.
             unsafe {
                 let mut x = [_mm256_setzero_si256(); 4];
-                for i in 0..4 {
+                for (i, x) in x.iter_mut().enumerate() {
                     let first = rows.as_ptr().add((first_lane + i) * width);
                     let low = _mm256_castsi128_si256(_mm_loadu_si128(first.cast()));
                     let high = _mm_loadu_si128(first.add(4 * width).cast());
-                    x[i] = _mm256_inserti128_si256::<1>(low, high);
+                    *x = _mm256_inserti128_si256::<1>(low, high);
                 }
                 let turned = Self::turn_halves(x);
                 for i in 0..4 {
@@ -201,6 +201,10 @@ impl Lanes for Avx2 {
 
     /// As on AVX-512, eight rows at a time.
     #[inline(always)]
+    #[expect(
+        clippy::needless_range_loop,
+        reason = "an iterator over registers puts them into memory"
+    )]
     unsafe fn turn_cut(chunk: CutChunk<'_>, rows: &mut [[i32; LANES]], stride: usize) {
         let (lower, width) = (chunk.lower, chunk.n_quads);
         assert!(lower.len() >= (LANES - 1) * width + 4, "sixteen rows");
@@ -210,8 +214,8 @@ impl Lanes for Avx2 {
             // to be there.
             unsafe {
                 let mut x = [_mm256_setzero_si256(); LANES / 2];
-                for i in 0..LANES / 2 {
-                    x[i] = _mm256_loadu_si256(chunk.pairs[i].as_ptr().add(first_lane).cast());
+                for (x, pair) in x.iter_mut().zip(chunk.pairs) {
+                    *x = _mm256_loadu_si256(pair.as_ptr().add(first_lane).cast());
                 }
                 // Half h of register i is row 4 h + i.
                 let first = Self::turn_halves([x[0], x[1], x[2], x[3]]);

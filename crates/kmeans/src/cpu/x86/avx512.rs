@@ -134,12 +134,12 @@ impl Lanes for Avx512 {
         // SAFETY: the caller has AVX-512; four words of each of sixteen rows have been seen to be there, and no load asks for alignment.
         unsafe {
             let mut x = [_mm512_setzero_si512(); 4];
-            for i in 0..4 {
+            for (i, x) in x.iter_mut().enumerate() {
                 let first = rows.as_ptr().add(i * width);
-                x[i] = _mm512_castsi128_si512(_mm_loadu_si128(first.cast()));
-                x[i] = _mm512_inserti32x4::<1>(x[i], _mm_loadu_si128(first.add(4 * width).cast()));
-                x[i] = _mm512_inserti32x4::<2>(x[i], _mm_loadu_si128(first.add(8 * width).cast()));
-                x[i] = _mm512_inserti32x4::<3>(x[i], _mm_loadu_si128(first.add(12 * width).cast()));
+                *x = _mm512_castsi128_si512(_mm_loadu_si128(first.cast()));
+                *x = _mm512_inserti32x4::<1>(*x, _mm_loadu_si128(first.add(4 * width).cast()));
+                *x = _mm512_inserti32x4::<2>(*x, _mm_loadu_si128(first.add(8 * width).cast()));
+                *x = _mm512_inserti32x4::<3>(*x, _mm_loadu_si128(first.add(12 * width).cast()));
             }
             let turned = Self::turn_quarters(x);
             for i in 0..4 {
@@ -150,6 +150,10 @@ impl Lanes for Avx512 {
 
     /// Upper bits as pairs of features, eight of a row in half a register, are all features of it in order.
     #[inline(always)]
+    #[expect(
+        clippy::needless_range_loop,
+        reason = "an iterator over registers puts them into memory"
+    )]
     unsafe fn turn_cut(chunk: CutChunk<'_>, rows: &mut [[i32; LANES]], stride: usize) {
         let (lower, width) = (chunk.lower, chunk.n_quads);
         assert!(lower.len() >= (LANES - 1) * width + 4, "sixteen rows");
@@ -159,8 +163,8 @@ impl Lanes for Avx512 {
         unsafe {
             let nothing = _mm512_setzero_si512();
             let mut x = [nothing; LANES / 2];
-            for i in 0..LANES / 2 {
-                x[i] = _mm512_loadu_si512(chunk.pairs[i].as_ptr().cast());
+            for (x, pair) in x.iter_mut().zip(chunk.pairs) {
+                *x = _mm512_loadu_si512(pair.as_ptr().cast());
             }
             // Quarter q of register i is row 4 q + i.
             let first = Self::turn_quarters([x[0], x[1], x[2], x[3]]);
