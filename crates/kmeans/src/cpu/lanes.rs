@@ -1,7 +1,7 @@
 //! Sixteen `f32` side by side: one row of a tile in each lane.
 
 use crate::LANES;
-use crate::split::{CutChunk, join_pair};
+use crate::split::{CutChunk, CutPair};
 
 /// What a kernel does to sixteen lanes. One implementation an instruction set; `assign` is written once against it.
 ///
@@ -38,17 +38,10 @@ pub(crate) trait Lanes: Copy {
         differing
     }
 
-    /// Puts two features of a tile together, as [`join_pair`] does.
+    /// Puts two features of a tile together, as [`CutPair::join`] does.
     #[inline(always)]
-    unsafe fn join(
-        pair: &[i32; LANES],
-        quads: &[i32; LANES],
-        are_last: bool,
-        origin: [i32; 2],
-        shift: u32,
-        out: &mut [[f32; LANES]; 2],
-    ) {
-        join_pair(pair, quads, are_last, origin, shift, out);
+    unsafe fn join(cut: CutPair<'_>, out: &mut [[f32; LANES]; 2]) {
+        *out = cut.join();
     }
 
     /// The first four words of each of sixteen rows, `width` words apart, as columns.

@@ -5,7 +5,7 @@
 use super::lanes::Lanes;
 use super::waiting::Waiting;
 use crate::block::Values;
-use crate::split::{ChunkRoom, CutTile};
+use crate::split::{ChunkRoom, CutPair, CutTile};
 use crate::{Block, LANES, Partial, whole};
 
 /// So many rows of a tile are picked out one by one; for more, the tile is turned into rows.
@@ -140,29 +140,31 @@ pub(crate) unsafe fn join<L: Lanes>(tile: CutTile<'_>, out: &mut [[f32; LANES]])
     let mut room = ChunkRoom::default();
     for (chunk_idx, out) in out.chunks_mut(LANES).enumerate() {
         let chunk = tile.chunk(chunk_idx, &mut room);
-        let origin = chunk.origin.as_chunks::<2>().0;
         let mut quads = [[0; LANES]; LANES / 4];
         // SAFETY: passed on to the caller.
-        unsafe {
-            L::turn_quads(chunk.lower, chunk.n_quads, &mut quads);
-            let (pairs, odd) = out.as_chunks_mut::<2>();
-            let n_pairs = pairs.len();
-            for (idx, out) in pairs.iter_mut().enumerate() {
-                let (pair, quads) = (&chunk.pairs[idx], &quads[idx / 2]);
-                L::join(pair, quads, idx % 2 == 1, origin[idx], chunk.shift, out);
-            }
-            if let ([column], Some(pair)) = (odd, chunk.pairs.get(n_pairs)) {
-                let mut both = [[0.0; LANES]; 2];
-                let (quads, origin) = (&quads[n_pairs / 2], origin[n_pairs]);
-                L::join(
-                    pair,
-                    quads,
-                    n_pairs % 2 == 1,
-                    origin,
-                    chunk.shift,
-                    &mut both,
-                );
-                *column = both[0];
+        unsafe { L::turn_quads(chunk.lower, chunk.n_quads, &mut quads) };
+        for (idx, out) in out.chunks_mut(2).enumerate() {
+            let cut = CutPair {
+                pair: &chunk.pairs[idx],
+                quads: &quads[idx / 2],
+                are_last: idx % 2 == 1,
+                origin: chunk.origin.as_chunks::<2>().0[idx],
+                shift: chunk.shift,
+            };
+            // SAFETY: passed on to the caller.
+            unsafe {
+                match out {
+                    [column] => {
+                        let mut both = [[0.0; LANES]; 2];
+                        L::join(cut, &mut both);
+                        *column = both[0];
+                    }
+                    both => {
+                        if let Some(both) = both.first_chunk_mut() {
+                            L::join(cut, both);
+                        }
+                    }
+                }
             }
         }
     }

@@ -130,32 +130,39 @@ fn join_row(
     row
 }
 
-/// Puts two features of a tile together: the first two of those that `quads` has the lower bits of, or the last two.
-#[inline(always)]
-pub(crate) fn join_pair(
-    pair: &[i32; LANES],
-    quads: &[i32; LANES],
-    are_last: bool,
-    origin: [i32; 2],
-    shift: u32,
-    out: &mut [[f32; LANES]; 2],
-) {
-    // Copies: of what may lie in one place the compiler makes no vectors.
-    let (pair, quads) = (*pair, *quads);
-    let (mut upper, mut lower) = ([[0; LANES]; 2], [[0; LANES]; 2]);
-    for lane in 0..LANES {
-        let quad = if are_last {
-            quads[lane]
-        } else {
-            quads[lane] << 16
-        };
-        upper[0][lane] = pair[lane] << 16 >> 16;
-        upper[1][lane] = pair[lane] >> 16;
-        lower[0][lane] = quad << 8 >> 24;
-        lower[1][lane] = quad >> 24;
+/// Two features of a tile.
+#[derive(Clone, Copy)]
+pub(crate) struct CutPair<'a> {
+    pub(crate) pair: &'a [i32; LANES],
+    /// Lower bits of four features of each row, of which these are the first two or the last.
+    pub(crate) quads: &'a [i32; LANES],
+    pub(crate) are_last: bool,
+    pub(crate) origin: [i32; 2],
+    pub(crate) shift: u32,
+}
+
+impl CutPair<'_> {
+    /// Both put together.
+    #[inline(always)]
+    pub(crate) fn join(self) -> [[f32; LANES]; 2] {
+        // Copies: of what may lie in one place the compiler makes no vectors.
+        let (pair, quads) = (*self.pair, *self.quads);
+        let (mut upper, mut lower) = ([[0; LANES]; 2], [[0; LANES]; 2]);
+        for lane in 0..LANES {
+            let quad = match self.are_last {
+                true => quads[lane],
+                false => quads[lane] << 16,
+            };
+            upper[0][lane] = pair[lane] << 16 >> 16;
+            upper[1][lane] = pair[lane] >> 16;
+            lower[0][lane] = quad << 8 >> 24;
+            lower[1][lane] = quad >> 24;
+        }
+        [
+            join_column(upper[0], lower[0], self.shift, self.origin[0]),
+            join_column(upper[1], lower[1], self.shift, self.origin[1]),
+        ]
     }
-    out[0] = join_column(upper[0], lower[0], shift, origin[0]);
-    out[1] = join_column(upper[1], lower[1], shift, origin[1]);
 }
 
 #[inline(always)]

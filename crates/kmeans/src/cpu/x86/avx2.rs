@@ -3,7 +3,7 @@
 use super::super::lanes::Lanes;
 use super::super::shorts::Shorts;
 use crate::LANES;
-use crate::split::CutChunk;
+use crate::split::{CutChunk, CutPair};
 use core::arch::x86_64::*;
 
 /// A bit for each place in which two differ.
@@ -142,25 +142,21 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn join(
-        pair: &[i32; LANES],
-        quads: &[i32; LANES],
-        are_last: bool,
-        origin: [i32; 2],
-        shift: u32,
-        out: &mut [[f32; LANES]; 2],
-    ) {
+    unsafe fn join(cut: CutPair<'_>, out: &mut [[f32; LANES]; 2]) {
         // SAFETY: the caller has AVX2; each reference covers all sixteen values.
         unsafe {
             let (left, right) = (
-                _mm_cvtsi32_si128(shift as i32),
-                _mm_cvtsi32_si128(16 - shift as i32),
+                _mm_cvtsi32_si128(cut.shift as i32),
+                _mm_cvtsi32_si128(16 - cut.shift as i32),
             );
-            let to_top = _mm_cvtsi32_si128(if are_last { 0 } else { 16 });
-            let origin = [_mm256_set1_epi32(origin[0]), _mm256_set1_epi32(origin[1])];
+            let to_top = _mm_cvtsi32_si128(if cut.are_last { 0 } else { 16 });
+            let origin = [
+                _mm256_set1_epi32(cut.origin[0]),
+                _mm256_set1_epi32(cut.origin[1]),
+            ];
             for half in 0..2 {
-                let pair = _mm256_loadu_si256(pair.as_ptr().add(8 * half).cast());
-                let quads = _mm256_loadu_si256(quads.as_ptr().add(8 * half).cast());
+                let pair = _mm256_loadu_si256(cut.pair.as_ptr().add(8 * half).cast());
+                let quads = _mm256_loadu_si256(cut.quads.as_ptr().add(8 * half).cast());
                 let quads = _mm256_sll_epi32(quads, to_top);
                 let low = _mm256_sra_epi32(_mm256_slli_epi32::<16>(pair), right);
                 let high = _mm256_sll_epi32(_mm256_srai_epi32::<16>(pair), left);

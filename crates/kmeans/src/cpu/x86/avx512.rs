@@ -4,7 +4,7 @@ use super::super::lanes::Lanes;
 use super::super::shorts::Shorts;
 use super::avx2::differing;
 use crate::LANES;
-use crate::split::CutChunk;
+use crate::split::{CutChunk, CutPair};
 use core::arch::x86_64::*;
 
 #[derive(Clone, Copy)]
@@ -96,22 +96,16 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn join(
-        pair: &[i32; LANES],
-        quads: &[i32; LANES],
-        are_last: bool,
-        origin: [i32; 2],
-        shift: u32,
-        out: &mut [[f32; LANES]; 2],
-    ) {
+    unsafe fn join(cut: CutPair<'_>, out: &mut [[f32; LANES]; 2]) {
         // SAFETY: the caller has AVX-512; each reference covers all sixteen values.
         unsafe {
-            let pair = _mm512_loadu_si512(pair.as_ptr().cast());
-            let quads = _mm512_loadu_si512(quads.as_ptr().cast());
-            let quads = _mm512_sll_epi32(quads, _mm_cvtsi32_si128(if are_last { 0 } else { 16 }));
+            let pair = _mm512_loadu_si512(cut.pair.as_ptr().cast());
+            let quads = _mm512_loadu_si512(cut.quads.as_ptr().cast());
+            let quads =
+                _mm512_sll_epi32(quads, _mm_cvtsi32_si128(if cut.are_last { 0 } else { 16 }));
             let (left, right) = (
-                _mm_cvtsi32_si128(shift as i32),
-                _mm_cvtsi32_si128(16 - shift as i32),
+                _mm_cvtsi32_si128(cut.shift as i32),
+                _mm_cvtsi32_si128(16 - cut.shift as i32),
             );
             let low = _mm512_sra_epi32(_mm512_slli_epi32::<16>(pair), right);
             let high = _mm512_sll_epi32(_mm512_srai_epi32::<16>(pair), left);
@@ -120,7 +114,7 @@ impl Lanes for Avx512 {
             // An iterator over registers would put them into memory first.
             let (upper, lower) = ([low, high], [low_rest, high_rest]);
             for feature in 0..2 {
-                let rest = _mm512_add_epi32(lower[feature], _mm512_set1_epi32(origin[feature]));
+                let rest = _mm512_add_epi32(lower[feature], _mm512_set1_epi32(cut.origin[feature]));
                 let values = _mm512_cvtepi32_ps(_mm512_add_epi32(upper[feature], rest));
                 _mm512_storeu_ps(out[feature].as_mut_ptr(), values);
             }
