@@ -473,7 +473,7 @@ pub(crate) fn squares_of(tile: &Columns) -> [f32; LANES] {
 
 /// Whether all values are on the grid. A word for each lane and no branch, so that it vectorises: one truth for all does not.
 #[inline(always)]
-pub(crate) fn is_grid_tile(tile: &Columns) -> bool {
+fn is_grid_tile(tile: &Columns) -> bool {
     let mut off = [0u32; LANES];
     for column in tile {
         let column = *column;

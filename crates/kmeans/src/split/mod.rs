@@ -494,12 +494,12 @@ mod tests {
             }
             reordered.reorder(&back);
             let split = |block: &Block| block.split().unwrap().clone();
-            let ([back, given], n_lines) = (
+            let ([back, given], n_tiles) = (
                 [reordered, given].map(|b| split(&b)),
                 n_rows.div_ceil(LANES),
             );
             assert_eq!(back.norms, given.norms);
-            for tile_idx in 0..n_lines {
+            for tile_idx in 0..n_tiles {
                 assert_eq!(back.pairs(tile_idx), given.pairs(tile_idx));
                 assert_eq!(back.lower(tile_idx), given.lower(tile_idx));
             }
