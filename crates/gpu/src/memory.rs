@@ -151,7 +151,7 @@ impl Memory {
         if self.shared.always_remembers() {
             return !self.lacks_room;
         }
-        if self.lacks_room || travel.last > CALM_SHARE * TravelUnits::WIDEST_GAP {
+        if self.lacks_room || travel.last_share > CALM_SHARE {
             return false;
         }
         let rests = self.n_rests > 0;
@@ -354,14 +354,14 @@ impl Passes {
 mod tests {
     use super::*;
 
-    fn travel(epoch: u64, n_steps: u64, last: f64) -> TravelUnits {
+    fn travel(epoch: u64, n_steps: u64, last_share: f64) -> TravelUnits {
         TravelUnits {
             epoch,
             n_steps,
             unit: 1.0,
             of_cluster: vec![(0, 0); 2],
             most: 0,
-            last,
+            last_share,
         }
     }
 
@@ -369,8 +369,8 @@ mod tests {
     fn only_calm_centroids_are_worth_remembering_and_waste_is_followed_by_a_rest() {
         let mut memory = Memory::new(Arc::default());
         assert!(!memory.is_wanted(&travel(1, 0, f64::INFINITY)));
-        assert!(!memory.is_wanted(&travel(1, 1, 1_000.0)));
-        let calm = travel(1, 2, 20.0);
+        assert!(!memory.is_wanted(&travel(1, 1, 0.1)));
+        let calm = travel(1, 2, 0.002);
         assert!(memory.is_wanted(&calm));
         let mut effort = Effort::default();
         effort.done.n_rows = 1_000;

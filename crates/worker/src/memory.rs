@@ -19,9 +19,9 @@ const UNSAFE_SHARE: f64 = 0.5;
 const RESTING_PASSES: u32 = 4;
 
 /// Rows are put in the order of their bounds once so many passes' worth of them was read for nothing, because they shared a tile with a row
-/// that had to be looked at: about what it costs to do so, and passes are the cheaper the fewer clusters there are.
+/// that had to be looked at: about half of what it costs to do so, and passes are the cheaper the fewer clusters there are.
 fn waste_before_ordering(n_clusters: usize) -> f64 {
-    2.0 + 32.0 / n_clusters as f64
+    1.5 + 12.0 / n_clusters as f64
 }
 /// Rows in order are not quite apart from the others: of what is read beyond the rows that had to be, so many times that is no waste.
 const UNAVOIDABLE: f64 = 0.5;

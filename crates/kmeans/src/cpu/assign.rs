@@ -325,12 +325,17 @@ unsafe fn judge<F: Found>(
         Wanted::Changes(remembering) => {
             if remembering.keeps_bounds() {
                 // SAFETY: passed on to the caller.
-                let (scores, error) = unsafe { found.scores(columns, centroids, row_norm) };
-                remembering.note_bounds(&judged, n_rows, &scores, error);
+                let weak = unsafe {
+                    let left = remembering.keep_safe::<F::Floats>(&mut judged);
+                    let (scores, error) = found.scores(columns, centroids, row_norm);
+                    remembering.note_bounds(&judged, n_rows, &scores, error, left)
+                };
+                judged.uncertain |= if F::IS_COARSE { weak } else { 0 };
             }
             // SAFETY: passed on to the caller.
-            judged.moved = unsafe { remembering.moved::<F::Floats>(tile_idx, n_rows, &labels) };
-            judged.moved | uncertain == 0
+            judged.moved =
+                unsafe { remembering.moved::<F::Floats>(tile_idx, n_rows, &judged.labels) };
+            judged.moved | judged.uncertain == 0
         }
         Wanted::Partial(..) => {
             judged.moved = (1 << n_rows) - 1;

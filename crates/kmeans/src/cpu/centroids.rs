@@ -224,12 +224,13 @@ impl DistanceError {
         }
     }
 
-    /// How much nearer than any other the nearest centroid is, at least, but for [`DistanceError::of_root`]: by `|x|^2` and the scores of a row.
+    /// From `|x|^2` and the scores of a row, but for [`DistanceError::of_root`]: how far it is from the nearest centroid at most, and from any
+    /// other at least.
     #[inline(always)]
-    pub(super) fn gap(&self, square: f32, best: f32, second: f32) -> f32 {
+    pub(super) fn near_and_far(&self, square: f32, best: f32, second: f32) -> [f32; 2] {
         let near = square + 2.0 * best + self.of_square;
         let far = square + 2.0 * second - self.of_square;
-        far.max(0.0).sqrt() - near.max(0.0).sqrt()
+        [near.max(0.0).sqrt(), far.max(0.0).sqrt()]
     }
 }
 

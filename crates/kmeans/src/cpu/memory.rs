@@ -21,8 +21,10 @@ use crate::{Block, LANES, Partial};
 const UNIT_ROUNDINGS: f32 = 1.55;
 /// Added to a number from 0 to 65,535 this leaves it, rounded to nearest, in the low 16 bits.
 const WHOLE: f32 = 8_388_608.0;
+/// A row is scored again in `f32`, which takes about as long as its tile does, where that makes its bound longer by the travel of so many passes.
+const PASSES_WORTH_A_SCORE: f64 = 4.0;
 /// 16 bits, each with a half.
-const CLASSES_A_CLUSTER: u32 = 36;
+const N_CLASSES_OF_BOUNDS: u32 = 36;
 
 /// What passes on behalf of one candidate leave behind for one block. Private to a worker; droppable at any time.
 #[derive(Debug, Clone, Default)]
@@ -70,6 +72,41 @@ impl Effort {
     }
 }
 
+impl Bounds {
+    /// Whether they say something about where the centroids of `travel` are.
+    fn hold(&self, travel: &Travel) -> bool {
+        let is_known = match self.epoch == travel.epoch {
+            true => self.n_steps <= travel.n_steps,
+            false => travel.epochs_since(self.epoch).is_some(),
+        };
+        is_known && !self.of_row.is_empty()
+    }
+
+    /// That of the block, in units of today.
+    fn of_block(&self, travel: &Travel) -> Option<u16> {
+        let past = travel.epochs_since(self.epoch)?.iter();
+        let carried = past.fold(self.of_block, |bound, past| past.carried_of_any(bound));
+        self.hold(travel).then_some(carried)
+    }
+
+    /// Makes those of rows with these labels bounds of today.
+    fn carry_on(&mut self, labels: &[u16], travel: &Travel) {
+        let past = travel.epochs_since(self.epoch).unwrap_or_default();
+        if past.is_empty() {
+            return;
+        }
+        self.of_block = self.of_block(travel).unwrap_or_default();
+        for past in past {
+            for (bound, label) in self.of_row.iter_mut().zip(labels) {
+                *bound = past.carried(*bound, *label);
+            }
+        }
+        // Made anew from those of the rows by the next pass.
+        self.of_tile.fill(0);
+        (self.epoch, self.n_steps) = (travel.epoch, 0);
+    }
+}
+
 impl BlockMemory {
     /// Bytes that a block of `n_rows` takes.
     pub fn bytes_for(n_rows: usize, n_clusters: usize, n_features: usize) -> usize {
@@ -83,7 +120,8 @@ impl BlockMemory {
 
     /// Whether a pass with the centroids of `travel` need not read the block.
     pub fn is_safe(&self, travel: &Travel) -> bool {
-        self.holds_bounds(travel) && f64::from(self.bounds.of_block) > travel.most_units()
+        let of_block = self.bounds.of_block(travel);
+        of_block.is_some_and(|bound| f64::from(bound) > travel.most_units())
     }
 
     /// The answer of a pass with the centroids of `travel`, if the block need not be read for it.
@@ -99,10 +137,12 @@ impl BlockMemory {
     /// Puts the rows of `block` in order of cluster and bound, so that those that will be looked at together lie together, and the memory
     /// with them. Does nothing when there are no bounds to go by, or they are of rows in another order.
     pub fn reorder(&mut self, block: &mut Block, travel: &Travel) {
-        if !self.holds_bounds(travel) || self.order_id != block.order_id() {
+        if !self.bounds.hold(travel) || self.order_id != block.order_id() {
             return;
         }
-        // By cluster, and by what is left of the bound to half a power of two: a sort by counting, and finer would not read less.
+        self.bounds.carry_on(&self.labels, travel);
+        // By what is left of the bound to half a power of two, and by cluster: a sort by counting, and finer would not read less.
+        let n_clusters = travel.centroids().n_clusters() as u32;
         let classes: Vec<u32> = (0..block.n_rows())
             .map(|row_idx| {
                 let label = self.labels[row_idx];
@@ -110,10 +150,10 @@ impl BlockMemory {
                 let left = u32::from(self.bounds.of_row[row_idx].saturating_sub(shrunk));
                 let n_bits = u32::BITS - left.leading_zeros();
                 let half = (left << 1 >> n_bits.saturating_sub(1)) & 1;
-                u32::from(label) * CLASSES_A_CLUSTER + 2 * n_bits + half
+                (2 * n_bits + half) * n_clusters + u32::from(label)
             })
             .collect();
-        let n_classes = travel.centroids().n_clusters() * CLASSES_A_CLUSTER as usize;
+        let n_classes = (N_CLASSES_OF_BOUNDS * n_clusters) as usize;
         let mut order = Vec::with_capacity(classes.len());
         for (segment_idx, classes) in classes.chunks(SEGMENT_ROWS).enumerate() {
             order.extend(
@@ -127,12 +167,6 @@ impl BlockMemory {
         // Made anew from the rows by the next pass.
         self.bounds.of_tile.fill(0);
         self.bounds.of_block = 0;
-    }
-
-    fn holds_bounds(&self, travel: &Travel) -> bool {
-        self.bounds.epoch == travel.epoch
-            && self.bounds.n_steps <= travel.n_steps
-            && !self.bounds.of_row.is_empty()
     }
 
     /// Ready for a pass over `block` with the centroids of `travel`.
@@ -151,7 +185,7 @@ impl BlockMemory {
             self.labels.resize(n_tiles * LANES, 0);
             self.bounds = Bounds::default();
         }
-        let goes_by_bounds = knows_labels && self.holds_bounds(travel);
+        let goes_by_bounds = knows_labels && self.bounds.hold(travel);
         if !travel.keeps_bounds {
             self.bounds = Bounds::default();
         } else if !goes_by_bounds {
@@ -162,6 +196,8 @@ impl BlockMemory {
                 of_tile: vec![0; n_tiles],
                 of_block: 0,
             };
+        } else {
+            self.bounds.carry_on(&self.labels, travel);
         }
         self.bounds.n_steps = travel.n_steps;
         let partial = self.partial.take().filter(|_| knows_labels);
@@ -198,6 +234,16 @@ fn of_labels(of_clusters: &[u16], labels: &[u16; LANES]) -> [u16; LANES] {
         *of_row = of_clusters[usize::from(*label)];
     }
     of_rows
+}
+
+/// What is left of the bounds of a tile's rows.
+#[inline(always)]
+fn left_of(bounds: &[u16; LANES], shrunk_units: &[u16], labels: &[u16; LANES]) -> [u16; LANES] {
+    let mut left = *bounds;
+    for (left, shrunk) in left.iter_mut().zip(of_labels(shrunk_units, labels)) {
+        *left = left.saturating_sub(shrunk);
+    }
+    left
 }
 
 /// The indices of `classes` in order of class, those of one class as they come.
@@ -263,10 +309,7 @@ impl Remembering<'_> {
                 if bounds.of_tile[tile_idx] > most {
                     continue;
                 }
-                let mut left = of_rows[tile_idx];
-                for (left, shrunk) in left.iter_mut().zip(of_labels(shrunk, &labels[tile_idx])) {
-                    *left = left.saturating_sub(shrunk);
-                }
+                let mut left = left_of(&of_rows[tile_idx], shrunk, &labels[tile_idx]);
                 // What is beyond the last row has no label that could change.
                 left[(self.n_rows - tile_idx * LANES).min(LANES)..].fill(u16::MAX);
                 let mut least = u16::MAX;
@@ -286,8 +329,32 @@ impl Remembering<'_> {
         self.effort.n_tiles_read += (list.len() - n_before) as u64;
     }
 
-    /// Bounds of the rows of a tile, from their scores, and what distances that follow from these are off by. Those whose label is uncertain
-    /// get none.
+    /// Makes use of the bounds of a tile that is looked at for the sake of other rows than these: their labels stay, and are certain. What is
+    /// left of the bounds of all.
+    ///
+    /// # Safety
+    /// As for [`Lanes`].
+    #[inline(always)]
+    pub(super) unsafe fn keep_safe<L: Lanes>(&self, judged: &mut Judged) -> [u16; LANES] {
+        if !self.goes_by_bounds {
+            return [0; LANES];
+        }
+        let known = &self.memory.labels.as_chunks::<LANES>().0[judged.tile_idx];
+        let bounds = &self.memory.bounds.of_row.as_chunks::<LANES>().0[judged.tile_idx];
+        let left = left_of(bounds, &self.travel.shrunk_units, known);
+        if judged.uncertain != 0 {
+            // SAFETY: passed on to the caller.
+            let safe = unsafe { L::differing(&left, &[0; LANES]) };
+            for lane in lanes_of(judged.uncertain & safe) {
+                judged.labels[lane] = known[lane];
+            }
+            judged.uncertain &= !safe;
+        }
+        left
+    }
+
+    /// Bounds of the rows of a tile, from their scores, and what distances that follow from these are off by; those of which more is `left`
+    /// stay, and those whose label is uncertain get none. A bit for each row of which better scores would give a bound that is worth it.
     #[inline(always)]
     pub(super) fn note_bounds(
         &mut self,
@@ -295,7 +362,8 @@ impl Remembering<'_> {
         n_rows: usize,
         scores: &Scores,
         error: DistanceError,
-    ) {
+        mut left: [u16; LANES],
+    ) -> u32 {
         let Judged {
             tile_idx,
             labels,
@@ -309,20 +377,25 @@ impl Remembering<'_> {
         if !travel.packed().are_all_distinct() {
             own.of_row[at..at + LANES].fill(0);
             own.of_tile[tile_idx] = 0;
-            return;
+            return 0;
         }
         let per_unit = (1.0 / travel.unit) as f32;
         let rounding = error.of_root * per_unit + UNIT_ROUNDINGS;
         // In steps that vectorise, each for all lanes.
-        let mut gaps = [0f32; LANES];
-        for (lane, gap) in gaps.iter_mut().enumerate() {
-            *gap = error.gap(scores.squares[lane], scores.best[lane], scores.second[lane]);
+        let (mut nears, mut gaps) = ([0f32; LANES], [0f32; LANES]);
+        for lane in 0..LANES {
+            let [near, far] =
+                error.near_and_far(scores.squares[lane], scores.best[lane], scores.second[lane]);
+            (nears[lane], gaps[lane]) = (near, far - near);
         }
-        let mut left = [0u16; LANES];
-        for (left, gap) in left.iter_mut().zip(gaps) {
-            let units = (gap * per_unit - rounding).clamp(0.0, 65_535.0);
+        let mut is_weak = [0u16; LANES];
+        let worth = (PASSES_WORTH_A_SCORE * travel.last_units()) as f32;
+        for lane in 0..LANES {
+            let units = (gaps[lane] * per_unit - rounding).clamp(f32::from(left[lane]), 65_535.0);
             // The low bits of the sum are the whole number nearest, in one addition: a cast would ask after NaN.
-            *left = (units + WHOLE).to_bits() as u16;
+            left[lane] = (units + WHOLE).to_bits() as u16;
+            // The error of two squares is about this, by the distance, in the gap.
+            is_weak[lane] = u16::from(units.max(worth) * nears[lane] < error.of_square * per_unit);
         }
         let shrunk = of_labels(&travel.shrunk_units, &labels);
         let of_row = &mut own.of_row[at..][..LANES];
@@ -344,6 +417,17 @@ impl Remembering<'_> {
             0 => 0,
             least => (travel.most_units() as u16).saturating_add(least),
         };
+        let mut any = 0;
+        for is_weak in is_weak {
+            any |= is_weak;
+        }
+        let mut weak = 0;
+        if any != 0 {
+            for (lane, is_weak) in is_weak[..n_rows].iter().enumerate() {
+                weak |= u32::from(*is_weak) << lane;
+            }
+        }
+        weak
     }
 
     /// The bound of one row, which is `gap` grid steps nearer to the centroid of its label than to any other; after [`Remembering::note_bounds`]
@@ -425,9 +509,9 @@ impl Remembering<'_> {
 mod tests {
     use super::*;
     use crate::cpu::CpuBackend;
-    use crate::{Backend, Centroids, lloyd};
+    use crate::{Backend, Centroids};
 
-    /// Passes of a small fit, plain and remembering; `spoil` may change what the second ones go by.
+    /// Passes with centroids that move less and less, and then go on and on, plain and remembering; `spoil` may change what the second ones go by.
     fn n_wrong_passes(spoil: impl Fn(&mut Travel)) -> usize {
         let mut state = 1u64;
         let mut next = |n: i32| {
@@ -444,7 +528,7 @@ mod tests {
         let mut travel = backend.travel(Centroids::new(5, values[..7 * 5].to_vec()));
         let mut memory = BlockMemory::default();
         let mut n_wrong = 0;
-        for _ in 0..30 {
+        for pass in 0..90 {
             let centroids = travel.centroids().clone();
             let plain = backend
                 .pass(&block, std::slice::from_ref(&centroids), None)
@@ -453,7 +537,10 @@ mod tests {
                 .pass_remembering(&block, &mut [(&travel, &mut memory)])
                 .remove(0);
             n_wrong += usize::from(partial.sums != plain[0].sums);
-            travel.advance(&lloyd::update(&plain[0], &centroids).0, true);
+            let reach = (1_000_000 >> pass.min(20)).max(400);
+            let values = centroids.values().iter();
+            let values = values.map(|v| v + next(2 * reach + 1) - reach).collect();
+            travel.advance(&Centroids::new(5, values), true);
             spoil(&mut travel);
         }
         n_wrong
@@ -476,5 +563,18 @@ mod tests {
             travel.count_units();
         };
         assert!(n_wrong_passes(own_only) > 0);
+    }
+
+    #[test]
+    fn bounds_that_are_carried_too_far_into_the_next_epoch_are_noticed() {
+        let n_carried = std::cell::Cell::new(0);
+        let count = |travel: &mut Travel| n_carried.set(n_carried.get().max(travel.n_past()));
+        assert_eq!(n_wrong_passes(count), 0);
+        assert!(
+            n_carried.get() > 0,
+            "units must change for this to say anything"
+        );
+        let spoiled = |travel: &mut Travel| travel.lengthen_carried_bounds();
+        assert!(n_wrong_passes(spoiled) > 0);
     }
 }

@@ -135,10 +135,11 @@ impl RowCentroids {
         let norm = rounded_up(square);
         let gap = certain_gap(self.middle.len(), self.max_norm, norm);
         let error = DistanceError::new(&self.of_square, self.max_norm, norm, 0.0);
+        let [near, far] = error.near_and_far(square, least, second);
         NearestToRow {
             idx: least_idx as u16,
             is_certain: second - least > gap,
-            gap: error.gap(square, least, second) - error.of_root,
+            gap: far - near - error.of_root,
         }
     }
 }
