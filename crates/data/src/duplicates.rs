@@ -48,9 +48,9 @@ pub fn n_ranges(n_rows: u64) -> u32 {
 pub struct Fingerprints(Vec<Fingerprint>);
 
 impl Fingerprints {
-    /// Sorts them.
-    pub fn sorted(fingerprints: &[Fingerprint]) -> Self {
-        Self(sorted(fingerprints, 1))
+    /// Sorts those of the shard's blocks.
+    pub fn sorted(of_blocks: &[Vec<Fingerprint>]) -> Self {
+        Self(sorted(of_blocks, 1))
     }
 
     /// Leaves them in `work_dir` for [`find_duplicates`]: whole or not there, and written again it is the same. On the way to an object
@@ -101,7 +101,7 @@ pub fn find_duplicates(
     let parts = threads::map(n_threads, &shards, |shard| {
         SortedFile::open(work_dir, *shard)?.read_range(range_idx, n_ranges)
     })?;
-    let fingerprints = sorted(&parts.concat(), n_ranges);
+    let fingerprints = sorted(&parts, n_ranges);
     let mut found = Duplicates::default();
     for same in fingerprints
         .chunk_by(|a, b| a == b)
@@ -115,26 +115,27 @@ pub fn find_duplicates(
     Ok(found)
 }
 
-/// Fingerprints of one of `n_ranges` equal ranges, sorted. They are spread evenly, so their first bits place each among a few others,
+/// All fingerprints, which are of one of `n_ranges` equal ranges, sorted. They are spread evenly, so their first bits place each among a few others,
 /// and only those are compared.
-fn sorted(fingerprints: &[Fingerprint], n_ranges: u32) -> Vec<Fingerprint> {
+fn sorted(parts: &[Vec<Fingerprint>], n_ranges: u32) -> Vec<Fingerprint> {
     const IN_BUCKET: usize = 4;
-    let n_bits = (fingerprints.len() / IN_BUCKET).max(2).ilog2().min(16);
+    let n_fingerprints: usize = parts.iter().map(Vec::len).sum();
+    let n_bits = (n_fingerprints / IN_BUCKET).max(2).ilog2().min(16);
     // What `range_of` leaves of the product: the place in the range, as a fraction of 2^32.
     let bucket_of = |print: &Fingerprint| {
         let place = ((print >> 96) as u32).wrapping_mul(n_ranges);
         (place >> (32 - n_bits)) as usize
     };
     let mut ends = vec![0_u32; (1 << n_bits) + 1];
-    for print in fingerprints {
+    for print in parts.iter().flatten() {
         ends[bucket_of(print) + 1] += 1;
     }
     for bucket in 1..ends.len() {
         ends[bucket] += ends[bucket - 1];
     }
-    let mut placed = vec![0; fingerprints.len()];
+    let mut placed = vec![0; n_fingerprints];
     // Ends become starts on the way: the first of a bucket is where the last of the one before ends.
-    for print in fingerprints {
+    for print in parts.iter().flatten() {
         let at = &mut ends[bucket_of(print)];
         placed[*at as usize] = *print;
         *at += 1;
@@ -237,7 +238,7 @@ mod tests {
         let work_dir = Folder::local(folder.path());
         for (shard, ids) in (0..).map(ShardId).zip(shards) {
             let ids: Vec<Fingerprint> = ids.iter().copied().map(fingerprint).collect();
-            let written = Fingerprints::sorted(&ids).write(&work_dir, folder.path(), shard);
+            let written = Fingerprints::sorted(&[ids]).write(&work_dir, folder.path(), shard);
             written.unwrap();
         }
         let mut found = Duplicates::default();
@@ -277,12 +278,14 @@ mod tests {
             for prints in [even, uneven] {
                 let mut expected = prints.clone();
                 expected.sort_unstable();
-                assert_eq!(sorted(&prints, 1), expected);
+                assert_eq!(sorted(std::slice::from_ref(&prints), 1), expected);
+                let (first, rest) = prints.split_at(prints.len() / 3);
+                assert_eq!(sorted(&[first.to_vec(), rest.to_vec()], 1), expected);
                 for (range_idx, n_ranges) in [(0, 3), (1, 3), (70, 71), (900, 1_000_003)] {
                     let is_there = |print: &u128| range_of(*print, n_ranges) == range_idx;
                     let some: Vec<_> = prints.iter().copied().filter(is_there).collect();
                     let expected: Vec<_> = expected.iter().copied().filter(is_there).collect();
-                    assert_eq!(sorted(&some, n_ranges), expected);
+                    assert_eq!(sorted(&[some], n_ranges), expected);
                 }
             }
         }
@@ -310,7 +313,8 @@ mod tests {
     fn a_truncated_file_is_noticed() {
         let folder = tempfile::tempdir().unwrap();
         let work_dir = Folder::local(folder.path());
-        let written = Fingerprints::sorted(&[1, 2, 3]).write(&work_dir, folder.path(), ShardId(0));
+        let written =
+            Fingerprints::sorted(&[vec![1, 2, 3]]).write(&work_dir, folder.path(), ShardId(0));
         written.unwrap();
         let file = File::options()
             .write(true)

@@ -1,6 +1,6 @@
 //! Customer ids as bytes that do not depend on the column's type, and their fingerprints.
 
-use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, Int64Array};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
 use arrow::datatypes::{
     DataType, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type,
     UInt64Type,
@@ -137,47 +137,75 @@ impl Ids {
                 words.iter().fold(0, |print, w| print << 32 | word(*w))
             }));
         };
-        for integer in integers {
-            let [[a, b, c, d], [e, ..]] = integer.map(words);
+        for row_idx in 0..self.len() {
+            let [[a, b, c, d], [e, ..]] = integers.canonical(row_idx).map(words);
             hasher.push_words([a, b, c, d, e], INTEGER_BYTES, take);
         }
         hasher.finish(take);
     }
 
-    /// The canonical bytes of every row, if they are those of integers: [`INTEGER_BYTES`] of each, least significant first.
-    pub fn integers(&self) -> Option<Vec<[u128; 2]>> {
-        let tag = match self.is_row_number {
-            true => ROW_TAG,
-            false => INTEGER_TAG,
-        };
+    /// The ids, if they are integers.
+    pub fn integers(&self) -> Option<Integers<'_>> {
         let array = self.array.as_ref();
-        Some(match array.data_type() {
-            DataType::Int8 => tagged::<Int8Type>(array, tag),
-            DataType::Int16 => tagged::<Int16Type>(array, tag),
-            DataType::Int32 => tagged::<Int32Type>(array, tag),
-            DataType::Int64 => tagged::<Int64Type>(array, tag),
-            DataType::UInt8 => tagged::<UInt8Type>(array, tag),
-            DataType::UInt16 => tagged::<UInt16Type>(array, tag),
-            DataType::UInt32 => tagged::<UInt32Type>(array, tag),
-            DataType::UInt64 => tagged::<UInt64Type>(array, tag),
+        let values = match array.data_type() {
+            DataType::Int8 => IntegerValues::I8(array.as_primitive::<Int8Type>().values()),
+            DataType::Int16 => IntegerValues::I16(array.as_primitive::<Int16Type>().values()),
+            DataType::Int32 => IntegerValues::I32(array.as_primitive::<Int32Type>().values()),
+            DataType::Int64 => IntegerValues::I64(array.as_primitive::<Int64Type>().values()),
+            DataType::UInt8 => IntegerValues::U8(array.as_primitive::<UInt8Type>().values()),
+            DataType::UInt16 => IntegerValues::U16(array.as_primitive::<UInt16Type>().values()),
+            DataType::UInt32 => IntegerValues::U32(array.as_primitive::<UInt32Type>().values()),
+            DataType::UInt64 => IntegerValues::U64(array.as_primitive::<UInt64Type>().values()),
             _ => return None,
+        };
+        Some(Integers {
+            values,
+            tag: match self.is_row_number {
+                true => ROW_TAG,
+                false => INTEGER_TAG,
+            },
         })
     }
 }
 
-fn tagged<T: ArrowPrimitiveType>(array: &dyn Array, tag: u8) -> Vec<[u128; 2]>
-where
-    T::Native: Into<i128>,
-{
-    let values = array.as_primitive::<T>().values().iter();
-    let tagged = |value: &T::Native| {
-        let value: i128 = (*value).into();
+/// Ids that are integers.
+#[derive(Debug, Clone, Copy)]
+pub struct Integers<'a> {
+    values: IntegerValues<'a>,
+    tag: u8,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum IntegerValues<'a> {
+    I8(&'a [i8]),
+    I16(&'a [i16]),
+    I32(&'a [i32]),
+    I64(&'a [i64]),
+    U8(&'a [u8]),
+    U16(&'a [u16]),
+    U32(&'a [u32]),
+    U64(&'a [u64]),
+}
+
+impl Integers<'_> {
+    /// As [`Ids::canonical`]: [`INTEGER_BYTES`], least significant first.
+    #[inline(always)]
+    pub fn canonical(&self, row_idx: usize) -> [u128; 2] {
+        let value: i128 = match self.values {
+            IntegerValues::I8(values) => values[row_idx].into(),
+            IntegerValues::I16(values) => values[row_idx].into(),
+            IntegerValues::I32(values) => values[row_idx].into(),
+            IntegerValues::I64(values) => values[row_idx].into(),
+            IntegerValues::U8(values) => values[row_idx].into(),
+            IntegerValues::U16(values) => values[row_idx].into(),
+            IntegerValues::U32(values) => values[row_idx].into(),
+            IntegerValues::U64(values) => values[row_idx].into(),
+        };
         [
-            (value as u128) << 8 | u128::from(tag),
+            (value as u128) << 8 | u128::from(self.tag),
             (value >> 120) as u8 as u128,
         ]
-    };
-    values.map(tagged).collect()
+    }
 }
 
 /// The words of 16 bytes, least significant first.
@@ -241,7 +269,7 @@ mod tests {
             let expected = (0..ids.len()).map(|row_idx| {
                 ids.canonical(row_idx, &mut bytes);
                 assert_eq!(bytes.len(), INTEGER_BYTES);
-                let [low, high] = ids.integers().unwrap()[row_idx];
+                let [low, high] = ids.integers().unwrap().canonical(row_idx);
                 assert_eq!(bytes[..16], low.to_le_bytes());
                 assert_eq!([bytes[16]], high.to_le_bytes()[..1]);
                 assert_eq!(high >> 8, 0);

@@ -6,8 +6,8 @@
 pub fn keep_small_buffers() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
-        const FROM_SYSTEM_BYTES: i32 = 2 << 20;
-        const KEPT_BYTES: i32 = 8 << 20;
+        const FROM_SYSTEM_BYTES: i32 = 5 << 20;
+        const KEPT_BYTES: i32 = 32 << 20;
         // SAFETY: these are settings of the allocator, which may be changed at any time and by any thread.
         unsafe {
             libc::mallopt(libc::M_MMAP_THRESHOLD, FROM_SYSTEM_BYTES);

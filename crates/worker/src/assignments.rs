@@ -159,7 +159,7 @@ pub fn hash_rows(ids: &Ids, rows: &[NearestTwo], source_rows: Option<&[u32]>) ->
     let source_row = |row_idx: usize| source_rows.map_or(row_idx, |kept| kept[row_idx] as usize);
     if let Some(integers) = ids.integers() {
         for (row_idx, row) in rows.iter().enumerate() {
-            let (words, n_bytes) = row_words(integers[source_row(row_idx)], row);
+            let (words, n_bytes) = row_words(integers.canonical(source_row(row_idx)), row);
             hasher.push_words(words, n_bytes, add);
         }
         hasher.finish(add);

@@ -1,6 +1,6 @@
 //! Labels of the final model: one part a shard, and what the rows of each cluster add up to.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use clientele_data::DataError;
 use clientele_data::ids::Ids;
@@ -39,6 +39,7 @@ impl Worker {
             grid_step: transform.grid_step(),
             tallies: Tallies::new(centroids.n_clusters(), &ranges, self.resources.n_threads()),
             partials: Mutex::default(),
+            rooms: Mutex::default(),
         };
         Behind::run(self.resources.n_threads(), |behind| {
             let write_part = |shard| labelling.write_part(shard, behind);
@@ -57,6 +58,8 @@ struct Labelling<'a> {
     tallies: Tallies,
     /// One a thread, without histograms.
     partials: Mutex<Vec<FinalPartial>>,
+    /// What the rows of a block are nearest to: one a thread, used again and again.
+    rooms: Mutex<Vec<Vec<NearestTwo>>>,
 }
 
 impl Labelling<'_> {
@@ -92,7 +95,7 @@ impl Labelling<'_> {
         nth: usize,
     ) -> Result<Encoded, DataError> {
         let grid = &*self.rows.store.get(id)?;
-        let mut rows = Vec::new();
+        let mut rows = lock(&self.rooms).pop().unwrap_or_default();
         let cpu = self.worker.resources.engine.cpu();
         cpu.nearest_two(&grid.block, self.centroids, &mut rows);
         self.tallies
@@ -101,17 +104,21 @@ impl Labelling<'_> {
         grid.block.put_as_given(&mut rows);
         let source_rows = grid.source_rows.as_deref();
         let hashes = hash_rows(ids, &rows, source_rows);
-        let partial = self.lock().pop();
+        let partial = lock(&self.partials).pop();
         let mut partial = partial.unwrap_or_else(|| self.no_rows());
         add_rows(&mut partial, grid, &rows);
         partial.row_hashes.merge(&hashes);
-        self.lock().push(partial);
-        part.encode(nth, ids, &rows, source_rows, self.grid_step)
+        lock(&self.partials).push(partial);
+        let encoded = part.encode(nth, ids, &rows, source_rows, self.grid_step);
+        lock(&self.rooms).push(rows);
+        encoded
     }
 
     fn total(self) -> FinalPartial {
         let mut total = self.no_rows();
-        self.lock().iter().for_each(|partial| total.merge(partial));
+        lock(&self.partials)
+            .iter()
+            .for_each(|partial| total.merge(partial));
         total.histograms = self.tallies.into_histograms();
         total
     }
@@ -125,10 +132,11 @@ impl Labelling<'_> {
             ..FinalPartial::zero(n_clusters, self.centroids.n_features(), has_values)
         }
     }
+}
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<FinalPartial>> {
-        self.partials.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// Nothing is left half done under these locks.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Adds the rows of one block to their clusters, all but the histograms.

@@ -160,7 +160,8 @@ impl Worker {
         if let Some(behind) = fingerprints {
             let job = self.job();
             let (work_dir, spill_dir) = (job.work_dir.clone(), job.spill_dir.clone());
-            let ids = Fingerprints::sorted(&ids.into_values().collect::<Vec<_>>().concat());
+            let ids: Vec<_> = ids.into_values().collect();
+            let ids = Fingerprints::sorted(&ids);
             behind.leave(move || ids.write(&work_dir, &spill_dir, shard));
         }
         rows.note(shard, counted.clone());

@@ -377,7 +377,7 @@ unsafe fn attend<L: Lanes>(
         for lane in lanes_of(uncertain) {
             let row = of_tile.row(lane);
             // SAFETY: passed on to the caller.
-            let found = unsafe { centroids.of_rows.nearest::<L>(row) };
+            let found = unsafe { centroids.of_rows.nearest::<L>(row, &mut rows.less_middle) };
             if !found.is_certain {
                 assignment.n_rechecked += 1;
                 labels[lane] = centroids.settle(row);

@@ -193,7 +193,7 @@ impl CpuBackend {
             // Of twins one is the nearest of many rows and the other its second: nothing that scores could tell apart.
             return exact::nearest_two_in_block(block, centroids, out);
         }
-        out.clear();
+        // All are written, whatever they were.
         out.resize(block.n_rows(), NearestTwo::NOTHING);
         self.sweep(block, &mut [Assignment::new(&packed, Wanted::Two(out))]);
     }

@@ -46,6 +46,8 @@ pub(super) struct NearestToRow {
 struct CentroidTile {
     /// `|c|^2 / 2`, rounded to `f32`; infinite where there is no centroid.
     biases: [f32; LANES],
+    /// Positions as floats, as in [`Best`].
+    idxs: [f32; LANES],
     /// [n_features]
     columns: Vec<[f32; LANES]>,
 }
@@ -80,7 +82,15 @@ impl RowCentroids {
                     column
                 });
                 let columns = columns.collect();
-                CentroidTile { biases, columns }
+                let mut idxs = [0.0; LANES];
+                for (idx, position) in idxs.iter_mut().zip(own) {
+                    *idx = position as f32;
+                }
+                CentroidTile {
+                    biases,
+                    idxs,
+                    columns,
+                }
             });
         let tiles = tiles.collect();
         let max_norm = largest_norm(&squares);
@@ -92,46 +102,45 @@ impl RowCentroids {
         }
     }
 
-    /// Of `row` [n_features], or more.
+    /// Of `row` [n_features], or more; `room` is kept from row to row.
     ///
     /// The error is that of [`score`], with norms less the middle: differences of grid values are as exact in `f32` as these, and a term is
-    /// rounded no more often when four sums are made side by side.
+    /// rounded no more often when several sums are made side by side.
     #[inline(always)]
-    pub(super) unsafe fn nearest<L: Lanes>(&self, row: &[i32]) -> NearestToRow {
-        let (mut least, mut second, mut least_idx) = (f32::INFINITY, f32::INFINITY, 0);
-        let (fours, rest) = row[..self.middle.len()].as_chunks::<4>();
-        let (middle_fours, middle_rest) = self.middle.as_chunks::<4>();
-        let mut squares = [0.0; 4];
-        for (tile_idx, tile) in self.tiles.iter().enumerate() {
-            let mut scores = [0.0; LANES];
-            squares = [0.0; 4];
-            // SAFETY: passed on to the caller.
-            unsafe {
+    pub(super) unsafe fn nearest<L: Lanes>(
+        &self,
+        row: &[i32],
+        room: &mut Vec<f32>,
+    ) -> NearestToRow {
+        room.resize(self.middle.len(), 0.0);
+        for ((x, value), middle) in room.iter_mut().zip(row).zip(&self.middle) {
+            *x = (value - middle) as f32;
+        }
+        let (fours, rest) = room.as_chunks::<4>();
+        let mut scores = Ranked::default();
+        // SAFETY: passed on to the caller.
+        unsafe {
+            let mut best = Best::<L, 1>::start();
+            for tile in &self.tiles {
                 let mut sums = [L::splat(0.0); 4];
                 sums[0] = L::load(&tile.biases);
                 let (c_fours, c_rest) = tile.columns.as_chunks::<4>();
-                for ((four, middle), c_four) in fours.iter().zip(middle_fours).zip(c_fours) {
+                for (four, c_four) in fours.iter().zip(c_fours) {
                     for at in 0..4 {
-                        let x = (four[at] - middle[at]) as f32;
-                        squares[at] += x * x;
-                        sums[at] = sums[at].minus_product(L::splat(x), L::load(&c_four[at]));
+                        sums[at] = sums[at].minus_product(L::splat(four[at]), L::load(&c_four[at]));
                     }
                 }
-                for ((&x, &middle), c) in rest.iter().zip(middle_rest).zip(c_rest) {
-                    let x = (x - middle) as f32;
-                    squares[0] += x * x;
+                for (&x, c) in rest.iter().zip(c_rest) {
                     sums[0] = sums[0].minus_product(L::splat(x), L::load(c));
                 }
-                sum_of_four(sums).store(&mut scores);
+                best.offer([sum_of_four(sums)], L::load(&tile.idxs));
             }
-            for (score, idx) in scores.into_iter().zip(tile_idx * LANES..) {
-                second = second.min(score.max(least));
-                if score < least {
-                    (least, least_idx) = (score, idx);
-                }
-            }
+            best.score[0].store(&mut scores.least);
+            best.second_score[0].store(&mut scores.second);
+            best.idx[0].store(&mut scores.idx);
         }
-        let square = (squares[0] + squares[1]) + (squares[2] + squares[3]);
+        let (least, second, least_idx) = scores.first();
+        let square = sum_of_squares(room);
         let norm = rounded_up(square);
         let gap = certain_gap(self.middle.len(), self.max_norm, norm);
         let error = DistanceError::new(&self.of_square, self.max_norm, norm, 0.0);
@@ -142,6 +151,60 @@ impl RowCentroids {
             gap: far - near - error.of_root,
         }
     }
+}
+
+/// Least and second of the scores of several centroids a lane, and the positions of the least.
+#[derive(Default)]
+struct Ranked {
+    least: [f32; LANES],
+    second: [f32; LANES],
+    idx: [f32; LANES],
+}
+
+impl Ranked {
+    /// Of all lanes. Half of them are compared with the other half, and so on: one after the other they would wait for each other.
+    #[inline(always)]
+    fn first(mut self) -> (f32, f32, f32) {
+        let mut n = LANES / 2;
+        while n > 0 {
+            for lane in 0..n {
+                let (a, b) = (self.least[lane], self.least[lane + n]);
+                let seconds = self.second[lane].min(self.second[lane + n]);
+                self.second[lane] = seconds.min(a.max(b));
+                self.least[lane] = a.min(b);
+                self.idx[lane] = if b < a {
+                    self.idx[lane + n]
+                } else {
+                    self.idx[lane]
+                };
+            }
+            n /= 2;
+        }
+        (self.least[0], self.second[0], self.idx[0])
+    }
+}
+
+/// Sixteen sums side by side.
+#[inline(always)]
+fn sum_of_squares(values: &[f32]) -> f32 {
+    let (whole, rest) = values.as_chunks::<LANES>();
+    let mut sums = [0.0; LANES];
+    for values in whole {
+        for (sum, x) in sums.iter_mut().zip(values) {
+            *sum += x * x;
+        }
+    }
+    for (sum, x) in sums.iter_mut().zip(rest) {
+        *sum += x * x;
+    }
+    let mut n = LANES / 2;
+    while n > 0 {
+        for lane in 0..n {
+            sums[lane] += sums[lane + n];
+        }
+        n /= 2;
+    }
+    sums[0]
 }
 
 /// What was found out about the rows of one tile.
@@ -500,10 +563,10 @@ mod tests {
         let centroids = Centroids::new(n_features, near_corner(n_clusters));
         let rows = near_corner(1_000);
         let of_rows = RowCentroids::new(&centroids);
-        let mut n_certain = 0;
+        let (mut n_certain, mut room) = (0, Vec::new());
         for row in rows.chunks(n_features) {
             // SAFETY: `Scalar` needs no more than the processor that the crate is compiled for.
-            let found = unsafe { of_rows.nearest::<Scalar>(row) };
+            let found = unsafe { of_rows.nearest::<Scalar>(row, &mut room) };
             let exact = exact::nearest_two(row, &centroids);
             let gap = (exact.second_d2 as f64).sqrt() - (exact.d2 as f64).sqrt();
             assert!(f64::from(found.gap) <= gap, "{} > {gap}", found.gap);

@@ -15,6 +15,8 @@ const FEW_ROWS: u32 = 3;
 #[derive(Debug, Default)]
 pub(super) struct Rows {
     pub(super) of_tile: TileRows,
+    /// [n_features] one of them, on its way to be scored.
+    pub(super) less_middle: Vec<f32>,
     /// Of the assignment at work.
     pub(super) waiting: Waiting,
     pub(super) pending: Pending,
