@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::cpu::{Lanes, Vectorised, vectorised};
-use crate::permute::{SEGMENT_ROWS, SEGMENT_TILES, permute, places};
+use crate::permute::{Moves, SEGMENT_ROWS, SEGMENT_TILES};
 use crate::split::{Columns, Shape, Split};
 use crate::{BLOCK_ROWS, GRID_LIMIT, LANES, MAX_FEATURES, Tiles};
 
@@ -247,7 +247,7 @@ impl Block {
         let segments = order.chunks(SEGMENT_ROWS).enumerate();
         let norms = self.tile_norms.chunks_mut(SEGMENT_TILES);
         for ((segment_idx, order), norms) in segments.zip(norms) {
-            let from = places(segment_idx, order);
+            let moves = Moves::new(segment_idx, order);
             let first_tile = segment_idx * SEGMENT_TILES;
             match &mut self.values {
                 Values::Whole(tiles) => {
@@ -255,12 +255,12 @@ impl Block {
                         &mut tiles.as_chunks_mut::<LANES>().0[first_tile * self.n_features..];
                     vectorised(PermuteWhole {
                         columns,
-                        from: &from,
+                        moves: &moves,
                         norms,
                         n_features: self.n_features,
                     });
                 }
-                Values::Split(split) => split.permute(first_tile, &from, norms),
+                Values::Split(split) => split.permute(first_tile, &moves, norms),
             }
         }
         self.keys = order
@@ -425,8 +425,7 @@ fn tile_index(n_features: usize, row_idx: usize, feature_idx: usize) -> usize {
 struct PermuteWhole<'a> {
     /// [tiles of the segment x n_features], or more.
     columns: &'a mut Columns,
-    /// [tiles of the segment], as from [`places`].
-    from: &'a [[u16; LANES]],
+    moves: &'a Moves,
     /// [tiles of the segment]
     norms: &'a mut [f32],
     n_features: usize,
@@ -437,11 +436,12 @@ impl Vectorised for PermuteWhole<'_> {
 
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
-        let columns = &mut self.columns[..self.from.len() * self.n_features];
-        permute(columns, self.n_features, self.from);
-        for (tile, norm) in columns.chunks_exact(self.n_features).zip(self.norms) {
+        let (columns, n_features) = (self.columns, self.n_features);
+        self.moves.permute(columns, n_features);
+        for &tile in &self.moves.tiles {
+            let columns = &columns[tile * n_features..][..n_features];
             // On the grid they are: they were before.
-            *norm = norm_of_grid_tile(tile).unwrap_or(f32::INFINITY);
+            self.norms[tile] = norm_of_grid_tile(columns).unwrap_or(f32::INFINITY);
         }
     }
 }

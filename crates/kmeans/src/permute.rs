@@ -6,56 +6,83 @@ use crate::LANES;
 pub(crate) const SEGMENT_ROWS: usize = 4_096;
 pub(crate) const SEGMENT_TILES: usize = SEGMENT_ROWS / LANES;
 
-/// Where the row in each lane of a segment's tiles comes from: its place in the segment. Lanes beyond the last row keep what they have.
-///
-/// # Panics
-/// When a row of `order` is not of segment `segment_idx`.
-pub(crate) fn places(segment_idx: usize, order: &[u16]) -> Vec<[u16; LANES]> {
-    let first = segment_idx * SEGMENT_ROWS;
-    let places = order.iter().map(|&row| {
-        let place = usize::from(row).wrapping_sub(first);
-        assert!(place < SEGMENT_ROWS, "rows stay in their segment");
-        place as u16
-    });
-    let padding = order.len() as u16..;
-    let mut from = vec![[0; LANES]; order.len().div_ceil(LANES)];
-    for (from, place) in from
-        .as_flattened_mut()
-        .iter_mut()
-        .zip(places.chain(padding))
-    {
-        *from = place;
-    }
-    from
+/// Tiles of a segment whose rows change places with each other.
+pub(crate) struct Moves {
+    /// Which, in the segment and in order.
+    pub(crate) tiles: Vec<usize>,
+    /// [tiles] where the row in each lane comes from: its place in these tiles. Lanes beyond the last row keep what they have.
+    pub(crate) from: Vec<[u16; LANES]>,
 }
 
-/// `columns` [tiles of a segment x n_columns] in the order of `from`.
-///
-/// Column by column: then what is picked from lies in the first-level cache.
-#[inline(always)]
-pub(crate) fn permute<T: Copy + Default>(
-    columns: &mut [[T; LANES]],
-    n_columns: usize,
-    from: &[[u16; LANES]],
-) {
-    let mut given = [[T::default(); LANES]; SEGMENT_TILES];
-    for column_idx in 0..n_columns {
-        let own = columns[column_idx..].iter().step_by(n_columns);
-        for (given, column) in given.iter_mut().zip(own) {
-            *given = *column;
+impl Moves {
+    /// Of a segment, whose rows are to be those of `order`.
+    ///
+    /// # Panics
+    /// When a row of `order` is not of segment `segment_idx`, or a row is given up for another that stays.
+    pub(crate) fn new(segment_idx: usize, order: &[u16]) -> Self {
+        let first = segment_idx * SEGMENT_ROWS;
+        let place_of = |row: u16| {
+            let place = usize::from(row).wrapping_sub(first);
+            assert!(place < SEGMENT_ROWS, "rows stay in their segment");
+            place
+        };
+        let moves = |tile: usize, rows: &[u16]| {
+            let mut places = (tile * LANES..).zip(rows);
+            places.any(|(place, row)| place_of(*row) != place)
+        };
+        let all = order.chunks(LANES).enumerate();
+        let (tiles, orders): (Vec<usize>, Vec<&[u16]>) =
+            all.filter(|(tile, rows)| moves(*tile, rows)).unzip();
+        let mut nth_of = [None; SEGMENT_TILES];
+        for (nth, tile) in tiles.iter().enumerate() {
+            nth_of[*tile] = Some(nth * LANES);
         }
-        let own = columns[column_idx..].iter_mut().step_by(n_columns);
-        for (column, from) in own.zip(from) {
-            *column = pick(&given, from);
+        let from = orders.into_iter().enumerate().map(|(nth, rows)| {
+            let mut from = [0; LANES];
+            for (lane, from) in from.iter_mut().enumerate() {
+                *from = match rows.get(lane).map(|row| place_of(*row)) {
+                    Some(place) => {
+                        let first =
+                            nth_of[place / LANES].expect("rows change places with each other");
+                        (first + place % LANES) as u16
+                    }
+                    None => (nth * LANES + lane) as u16,
+                };
+            }
+            from
+        });
+        let from = from.collect();
+        Self { tiles, from }
+    }
+
+    /// Makes these changes in `columns` [tiles of the segment x n_columns].
+    ///
+    /// Column by column: then what is picked from lies in the first-level cache.
+    #[inline(always)]
+    pub(crate) fn permute<T: Copy + Default>(&self, columns: &mut [[T; LANES]], n_columns: usize) {
+        let mut given = [[T::default(); LANES]; SEGMENT_TILES];
+        for column_idx in 0..n_columns {
+            for (given, tile) in given.iter_mut().zip(&self.tiles) {
+                *given = columns[tile * n_columns + column_idx];
+            }
+            for (from, tile) in self.from.iter().zip(&self.tiles) {
+                columns[tile * n_columns + column_idx] = pick(&given, from);
+            }
         }
     }
-}
 
-/// `rows` [rows of a segment x width] in the order of `from`.
-pub(crate) fn permute_rows(rows: &mut [i32], width: usize, from: &[[u16; LANES]]) {
-    let given = rows.to_vec();
-    for (row, &place) in rows.chunks_exact_mut(width).zip(from.as_flattened()) {
-        row.copy_from_slice(&given[usize::from(place) * width..][..width]);
+    /// Makes these changes in `rows` [rows of the segment x width].
+    pub(crate) fn permute_rows(&self, rows: &mut [i32], width: usize) {
+        let n_words = LANES * width;
+        let tiles = self.tiles.iter();
+        let mut given = Vec::with_capacity(tiles.len() * n_words);
+        tiles.for_each(|tile| given.extend_from_slice(&rows[tile * n_words..][..n_words]));
+        for (from, tile) in self.from.iter().zip(&self.tiles) {
+            let rows = rows[tile * n_words..][..n_words].chunks_exact_mut(width);
+            for (row, &place) in rows.zip(from) {
+                row.copy_from_slice(&given[usize::from(place) * width..][..width]);
+            }
+        }
     }
 }
 

@@ -18,10 +18,10 @@ const CALM_SHARE: f64 = 0.005;
 const UNSAFE_SHARE: f64 = 0.5;
 const RESTING_PASSES: u32 = 4;
 
-/// Rows are put in the order of their bounds once so many passes' worth of them was read for nothing, because they shared a tile with a row
-/// that had to be looked at: about half of what it costs to do so, and passes are the cheaper the fewer clusters there are.
+/// Rows that are read are put in the order of their bounds once so many passes' worth of them was read for nothing, because they shared a
+/// tile with a row that had to be looked at: about what it costs to do so, and passes are the cheaper the fewer clusters there are.
 fn waste_before_ordering(n_clusters: usize) -> f64 {
-    1.5 + 12.0 / n_clusters as f64
+    1.0 + 6.0 / n_clusters as f64
 }
 /// Rows in order are not quite apart from the others: of what is read beyond the rows that had to be, so many times that is no waste.
 const UNAVOIDABLE: f64 = 0.5;
@@ -52,6 +52,8 @@ struct Candidate {
     n_resting: u32,
     /// Rows read for nothing since they were last put in order.
     n_wasted: f64,
+    /// So many that they should be, now that the centroids have moved.
+    wants_order: bool,
 }
 
 struct Slot {
@@ -105,6 +107,7 @@ impl PassMemory {
                 .or_insert_with(|| Candidate::new(cpu.travel(centroids.clone())));
             if candidate.travel.centroids() != centroids {
                 let keeps_bounds = self.prunes && candidate.bounds_pay();
+                candidate.wants_order = candidate.is_out_of_order();
                 Arc::make_mut(&mut candidate.travel).advance(centroids, keeps_bounds);
                 (candidate.n_rows, candidate.n_moved, candidate.n_unsafe) = (0, 0, 0);
             }
@@ -192,18 +195,13 @@ impl PassMemory {
         }
     }
 
-    /// The candidate whose bounds the rows should be put in order of, if that is worth while: only where one is left, for each would
-    /// want another order.
+    /// The candidate whose bounds the rows should be put in order of before this pass, if that is worth while: only where one is left, for
+    /// each would want another order.
     pub fn wants_order(&self) -> Option<CandidateId> {
-        let mut state = self.lock();
-        let mut candidates = state.candidates.iter_mut();
+        let state = self.lock();
+        let mut candidates = state.candidates.iter();
         let (id, candidate) = candidates.next().filter(|_| candidates.len() == 0)?;
-        let n_passes = waste_before_ordering(candidate.travel.centroids().n_clusters());
-        let is_worth_it = candidate.n_wasted > n_passes * candidate.n_rows as f64;
-        is_worth_it.then(|| {
-            candidate.n_wasted = 0.0;
-            *id
-        })
+        candidate.wants_order.then_some(*id)
     }
 
     /// Puts the rows of a block in the order of the bounds of a candidate, as far as they are known.
@@ -240,7 +238,18 @@ impl Candidate {
             n_bounded: 0,
             n_resting: 0,
             n_wasted: 0.0,
+            wants_order: false,
         }
+    }
+
+    /// Whether as much was wasted as ordering costs; then that is forgotten.
+    fn is_out_of_order(&mut self) -> bool {
+        let n_passes = waste_before_ordering(self.travel.centroids().n_clusters());
+        let is_out_of_order = self.n_wasted > n_passes * self.n_rows as f64;
+        if is_out_of_order {
+            self.n_wasted = 0.0;
+        }
+        is_out_of_order
     }
 
     /// Whether the next pass should keep bounds, going by the last.

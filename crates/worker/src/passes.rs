@@ -26,7 +26,16 @@ impl Worker {
         let engine = &self.resources.engine;
         self.memory.begin(ids, centroids, engine.cpu());
         let queue = Queue::new(blocks.ids.len());
-        let on_cpu = |at| self.pass_block(blocks, at, ids, centroids);
+        let ordered_by = self.memory.wants_order();
+        let on_cpu = |at: usize| {
+            if let Some(candidate) = ordered_by {
+                let id = blocks.ids[at];
+                let change =
+                    |grid: &mut GridBlock| self.memory.order(candidate, id, &mut grid.block);
+                blocks.rows.store.modify(id, change);
+            }
+            self.pass_block(blocks, at, ids, centroids)
+        };
         let merge = |mut a: Vec<Partial>, b: Vec<Partial>| {
             a.iter_mut().zip(&b).for_each(|(a, b)| a.merge(b));
             Ok(a)
@@ -73,15 +82,7 @@ impl Worker {
             .into_par_iter()
             .map(on_cpu)
             .try_reduce(zero, merge)?;
-        let partials = merge(partials, rescued)?;
-        if let Some(candidate) = self.memory.wants_order() {
-            blocks.ids.par_iter().for_each(|id| {
-                let change =
-                    |grid: &mut GridBlock| self.memory.order(candidate, *id, &mut grid.block);
-                blocks.rows.store.modify(*id, change);
-            });
-        }
-        Ok(partials)
+        merge(partials, rescued)
     }
 
     /// Blocks from the end of the queue, as many as this GPU gets hold of. All or none of them count. With the `travel` of the centroids, it

@@ -134,31 +134,49 @@ impl BlockMemory {
         })
     }
 
-    /// Puts the rows of `block` in order of cluster and bound, so that those that will be looked at together lie together, and the memory
-    /// with them. Does nothing when there are no bounds to go by, or they are of rows in another order.
+    /// Puts those rows of `block` in order of bound and cluster that share a tile with one that must be looked at, so that those which must
+    /// be looked at together lie together, and the memory with them; the other rows stay. Does nothing when there are no bounds to go by,
+    /// or they are of rows in another order.
     pub fn reorder(&mut self, block: &mut Block, travel: &Travel) {
         if !self.bounds.hold(travel) || self.order_id != block.order_id() {
             return;
         }
         self.bounds.carry_on(&self.labels, travel);
-        // By what is left of the bound to half a power of two, and by cluster: a sort by counting, and finer would not read less.
-        let n_clusters = travel.centroids().n_clusters() as u32;
-        let classes: Vec<u32> = (0..block.n_rows())
-            .map(|row_idx| {
-                let label = self.labels[row_idx];
-                let shrunk = travel.shrunk_units[usize::from(label)];
-                let left = u32::from(self.bounds.of_row[row_idx].saturating_sub(shrunk));
-                let n_bits = u32::BITS - left.leading_zeros();
-                let half = (left << 1 >> n_bits.saturating_sub(1)) & 1;
-                (2 * n_bits + half) * n_clusters + u32::from(label)
-            })
+        let left: Vec<[u16; LANES]> = self
+            .bounds
+            .of_row
+            .as_chunks::<LANES>()
+            .0
+            .iter()
+            .zip(self.labels.as_chunks::<LANES>().0)
+            .map(|(bounds, labels)| left_of(bounds, &travel.shrunk_units, labels))
             .collect();
+        let left = &left.as_flattened()[..block.n_rows()];
+        let n_clusters = travel.centroids().n_clusters() as u32;
+        let class_of = |row: u16| {
+            // To half a power of two: a sort by counting, and finer would not read less.
+            let left = u32::from(left[usize::from(row)]);
+            let n_bits = u32::BITS - left.leading_zeros();
+            let half = (left << 1 >> n_bits.saturating_sub(1)) & 1;
+            (2 * n_bits + half) * n_clusters + u32::from(self.labels[usize::from(row)])
+        };
         let n_classes = (N_CLASSES_OF_BOUNDS * n_clusters) as usize;
-        let mut order = Vec::with_capacity(classes.len());
-        for (segment_idx, classes) in classes.chunks(SEGMENT_ROWS).enumerate() {
-            order.extend(
-                by_class(classes, n_classes).map(|row| (segment_idx * SEGMENT_ROWS) as u16 + row),
-            );
+        let mut order: Vec<u16> = (0..=u16::MAX).take(block.n_rows()).collect();
+        for segment in (0..=u16::MAX)
+            .step_by(SEGMENT_ROWS)
+            .take(block.n_rows().div_ceil(SEGMENT_ROWS))
+        {
+            let rows =
+                usize::from(segment)..block.n_rows().min(usize::from(segment) + SEGMENT_ROWS);
+            let tiles = (segment..).step_by(LANES).zip(left[rows].chunks(LANES));
+            let read = tiles.filter(|(_, left)| left.contains(&0));
+            let places: Vec<u16> = read
+                .flat_map(|(first, left)| (first..).take(left.len()))
+                .collect();
+            let sorted = by_class(&places, class_of, n_classes);
+            for (place, row) in places.into_iter().zip(sorted) {
+                order[usize::from(place)] = row;
+            }
         }
         block.reorder(&order);
         self.order_id = block.order_id();
@@ -246,22 +264,23 @@ fn left_of(bounds: &[u16; LANES], shrunk_units: &[u16], labels: &[u16; LANES]) -
     left
 }
 
-/// The indices of `classes` in order of class, those of one class as they come.
-fn by_class(classes: &[u32], n_classes: usize) -> impl Iterator<Item = u16> {
+/// `rows` in order of class, those of one class as they come.
+fn by_class(rows: &[u16], class_of: impl Fn(u16) -> u32, n_classes: usize) -> Vec<u16> {
+    let classes: Vec<u32> = rows.iter().map(|&row| class_of(row)).collect();
     let mut ends = vec![0u16; n_classes + 1];
-    for &class in classes {
+    for &class in &classes {
         ends[class as usize + 1] += 1;
     }
     for class in 1..ends.len() {
         ends[class] += ends[class - 1];
     }
-    let mut order = vec![0; classes.len()];
-    for (row, &class) in (0..).zip(classes) {
+    let mut sorted = vec![0; rows.len()];
+    for (&row, class) in rows.iter().zip(classes) {
         let place = &mut ends[class as usize];
-        order[usize::from(*place)] = row;
+        sorted[usize::from(*place)] = row;
         *place += 1;
     }
-    order.into_iter()
+    sorted
 }
 
 /// `values` in the order of `rows`; 0 beyond.
