@@ -7,13 +7,14 @@
 
 use std::ops::Range;
 
+use super::bounds::{Bounds, left_of, of_labels};
 use super::centroids::DistanceError;
 use super::lanes::Lanes;
+use super::ordering::{in_order, order_by_bounds};
 use super::score::Scores;
 use super::sums::{Pending, TileRows, lanes_of};
 use super::travel::Travel;
 use super::waiting::Judged;
-use crate::permute::SEGMENT_ROWS;
 use crate::{Block, LANES, Partial};
 
 /// Taken off a bound for what is rounded when a gap is turned into units: a half for the whole number nearest, one for the travel that is
@@ -23,8 +24,6 @@ const UNIT_ROUNDINGS: f32 = 1.55;
 const WHOLE: f32 = 8_388_608.0;
 /// A row is scored again in `f32`, which takes about as long as its tile does, where that makes its bound longer by the travel of so many passes.
 const PASSES_WORTH_A_SCORE: f64 = 4.0;
-/// 16 bits, each with a half.
-const N_CLASSES_OF_BOUNDS: u32 = 36;
 
 /// What passes on behalf of one candidate leave behind for one block. Private to a worker; droppable at any time.
 #[derive(Debug, Clone, Default)]
@@ -36,20 +35,6 @@ pub struct BlockMemory {
     /// Counts and sums of these labels.
     partial: Option<Partial>,
     bounds: Bounds,
-}
-
-/// Rows and tiles are safe while what [`Travel`] has counted, in units, is below these.
-#[derive(Debug, Clone, Default)]
-struct Bounds {
-    epoch: u64,
-    /// Steps of the travel when they were last held against it; they say nothing about where centroids were before.
-    n_steps: u64,
-    /// [n_tiles x LANES] against the row's cluster. Empty: no bounds.
-    of_row: Vec<u16>,
-    /// [n_tiles] against any cluster.
-    of_tile: Vec<u16>,
-    /// The smallest of the tiles.
-    of_block: u16,
 }
 
 /// What one pass did for one block, beside its answer.
@@ -69,41 +54,6 @@ impl Effort {
         self.n_tiles += other.n_tiles;
         self.n_tiles_read += other.n_tiles_read;
         self.n_unsafe_rows += other.n_unsafe_rows;
-    }
-}
-
-impl Bounds {
-    /// Whether they say something about where the centroids of `travel` are.
-    fn hold(&self, travel: &Travel) -> bool {
-        let is_known = match self.epoch == travel.epoch {
-            true => self.n_steps <= travel.n_steps,
-            false => travel.epochs_since(self.epoch).is_some(),
-        };
-        is_known && !self.of_row.is_empty()
-    }
-
-    /// That of the block, in units of today.
-    fn of_block(&self, travel: &Travel) -> Option<u16> {
-        let past = travel.epochs_since(self.epoch)?.iter();
-        let carried = past.fold(self.of_block, |bound, past| past.carried_of_any(bound));
-        self.hold(travel).then_some(carried)
-    }
-
-    /// Makes those of rows with these labels bounds of today.
-    fn carry_on(&mut self, labels: &[u16], travel: &Travel) {
-        let past = travel.epochs_since(self.epoch).unwrap_or_default();
-        if past.is_empty() {
-            return;
-        }
-        self.of_block = self.of_block(travel).unwrap_or_default();
-        for past in past {
-            for (bound, label) in self.of_row.iter_mut().zip(labels) {
-                *bound = past.carried(*bound, *label);
-            }
-        }
-        // Made anew from those of the rows by the next pass.
-        self.of_tile.fill(0);
-        (self.epoch, self.n_steps) = (travel.epoch, 0);
     }
 }
 
@@ -142,42 +92,14 @@ impl BlockMemory {
             return;
         }
         self.bounds.carry_on(&self.labels, travel);
-        let left: Vec<[u16; LANES]> = self
-            .bounds
-            .of_row
-            .as_chunks::<LANES>()
-            .0
-            .iter()
-            .zip(self.labels.as_chunks::<LANES>().0)
+        let bounds = self.bounds.of_row.as_chunks::<LANES>().0.iter();
+        let labels = self.labels.as_chunks::<LANES>().0;
+        let left: Vec<[u16; LANES]> = bounds
+            .zip(labels)
             .map(|(bounds, labels)| left_of(bounds, &travel.shrunk_units, labels))
             .collect();
         let left = &left.as_flattened()[..block.n_rows()];
-        let n_clusters = travel.centroids().n_clusters() as u32;
-        let class_of = |row: u16| {
-            // To half a power of two: a sort by counting, and finer would not read less.
-            let left = u32::from(left[usize::from(row)]);
-            let n_bits = u32::BITS - left.leading_zeros();
-            let half = (left << 1 >> n_bits.saturating_sub(1)) & 1;
-            (2 * n_bits + half) * n_clusters + u32::from(self.labels[usize::from(row)])
-        };
-        let n_classes = (N_CLASSES_OF_BOUNDS * n_clusters) as usize;
-        let mut order: Vec<u16> = (0..=u16::MAX).take(block.n_rows()).collect();
-        for segment in (0..=u16::MAX)
-            .step_by(SEGMENT_ROWS)
-            .take(block.n_rows().div_ceil(SEGMENT_ROWS))
-        {
-            let rows =
-                usize::from(segment)..block.n_rows().min(usize::from(segment) + SEGMENT_ROWS);
-            let tiles = (segment..).step_by(LANES).zip(left[rows].chunks(LANES));
-            let read = tiles.filter(|(_, left)| left.contains(&0));
-            let places: Vec<u16> = read
-                .flat_map(|(first, left)| (first..).take(left.len()))
-                .collect();
-            let sorted = by_class(&places, class_of, n_classes);
-            for (place, row) in places.into_iter().zip(sorted) {
-                order[usize::from(place)] = row;
-            }
-        }
+        let order = order_by_bounds(left, &self.labels, travel.centroids().n_clusters());
         block.reorder(&order);
         self.order_id = block.order_id();
         self.labels = in_order(&self.labels, &order);
@@ -234,61 +156,6 @@ impl BlockMemory {
             },
         }
     }
-}
-
-/// What `of_clusters` has for the rows of a tile, which once they are in order are mostly of one cluster.
-#[inline(always)]
-fn of_labels(of_clusters: &[u16], labels: &[u16; LANES]) -> [u16; LANES] {
-    let first = labels[0];
-    let mut differing = 0;
-    for label in labels {
-        differing |= label ^ first;
-    }
-    if differing == 0 {
-        return [of_clusters[usize::from(first)]; LANES];
-    }
-    let mut of_rows = [0; LANES];
-    for (of_row, label) in of_rows.iter_mut().zip(labels) {
-        *of_row = of_clusters[usize::from(*label)];
-    }
-    of_rows
-}
-
-/// What is left of the bounds of a tile's rows.
-#[inline(always)]
-fn left_of(bounds: &[u16; LANES], shrunk_units: &[u16], labels: &[u16; LANES]) -> [u16; LANES] {
-    let mut left = *bounds;
-    for (left, shrunk) in left.iter_mut().zip(of_labels(shrunk_units, labels)) {
-        *left = left.saturating_sub(shrunk);
-    }
-    left
-}
-
-/// `rows` in order of class, those of one class as they come.
-fn by_class(rows: &[u16], class_of: impl Fn(u16) -> u32, n_classes: usize) -> Vec<u16> {
-    let classes: Vec<u32> = rows.iter().map(|&row| class_of(row)).collect();
-    let mut ends = vec![0u16; n_classes + 1];
-    for &class in &classes {
-        ends[class as usize + 1] += 1;
-    }
-    for class in 1..ends.len() {
-        ends[class] += ends[class - 1];
-    }
-    let mut sorted = vec![0; rows.len()];
-    for (&row, class) in rows.iter().zip(classes) {
-        let place = &mut ends[class as usize];
-        sorted[usize::from(*place)] = row;
-        *place += 1;
-    }
-    sorted
-}
-
-/// `values` in the order of `rows`; 0 beyond.
-fn in_order(values: &[u16], rows: &[u16]) -> Vec<u16> {
-    let moved = rows.iter().map(|&row| values[usize::from(row)]);
-    moved
-        .chain(std::iter::repeat_n(0, values.len() - rows.len()))
-        .collect()
 }
 
 /// One candidate's pass over one block, on the memory of earlier ones.

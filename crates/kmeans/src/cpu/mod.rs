@@ -1,11 +1,13 @@
 //! The CPU backend: certified `f32` kernels for what this processor has, chosen at run time.
 
 mod assign;
+mod bounds;
 mod centroids;
 mod lanes;
 mod memory;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+mod ordering;
 mod score;
 mod short_scores;
 mod shorts;

@@ -68,7 +68,7 @@ impl PastEpoch {
     /// Rounded down.
     #[inline(always)]
     fn in_next(&self, left: u16) -> u16 {
-        let left = u64::from(left) * self.ratio >> RATIO_BITS;
+        let left = (u64::from(left) * self.ratio) >> RATIO_BITS;
         left.min(u16::MAX.into()) as u16
     }
 }
