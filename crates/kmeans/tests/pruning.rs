@@ -322,7 +322,7 @@ fn rows_in_order_are_looked_at_together() {
         loop {
             let (mut ordered, mut memory_in_order) = (block.clone(), memory.clone());
             memory_in_order.reorder(&mut ordered, &travel);
-            let mut pass = |block: &Block, memory: &mut BlockMemory| {
+            let pass = |block: &Block, memory: &mut BlockMemory| {
                 let mut answers = backend.pass_remembering(block, &mut [(&travel, memory)]);
                 answers.remove(0)
             };
