@@ -52,7 +52,7 @@ struct Candidate {
     n_resting: u32,
     /// Rows read for nothing since they were last put in order.
     n_wasted: f64,
-    /// So many that they should be, now that the centroids have moved.
+    /// So many that they should be, now that the centroids have moved. Only where one candidate is left, for each would want another order.
     wants_order: bool,
 }
 
@@ -107,7 +107,7 @@ impl PassMemory {
                 .or_insert_with(|| Candidate::new(cpu.travel(centroids.clone())));
             if candidate.travel.centroids() != centroids {
                 let keeps_bounds = self.prunes && candidate.bounds_pay();
-                candidate.wants_order = candidate.is_out_of_order();
+                candidate.wants_order = ids.len() == 1 && candidate.is_out_of_order();
                 Arc::make_mut(&mut candidate.travel).advance(centroids, keeps_bounds);
                 (candidate.n_rows, candidate.n_moved, candidate.n_unsafe) = (0, 0, 0);
             }
@@ -195,13 +195,11 @@ impl PassMemory {
         }
     }
 
-    /// The candidate whose bounds the rows should be put in order of before this pass, if that is worth while: only where one is left, for
-    /// each would want another order.
+    /// The candidate whose bounds the rows should be put in order of before this pass, if that is worth while.
     pub fn wants_order(&self) -> Option<CandidateId> {
         let state = self.lock();
         let mut candidates = state.candidates.iter();
-        let (id, candidate) = candidates.next().filter(|_| candidates.len() == 0)?;
-        candidate.wants_order.then_some(*id)
+        candidates.find_map(|(id, candidate)| candidate.wants_order.then_some(*id))
     }
 
     /// Puts the rows of a block in the order of the bounds of a candidate, as far as they are known.
