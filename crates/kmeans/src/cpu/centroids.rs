@@ -1,6 +1,6 @@
 //! Centroids as the kernel wants them: distinct, in panels, with their bias and the error bound.
 
-use super::score::RowCentroids;
+use super::row_scores::RowCentroids;
 use crate::{Centroids, exact};
 use std::collections::HashMap;
 

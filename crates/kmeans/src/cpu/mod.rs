@@ -8,6 +8,7 @@ mod memory;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod ordering;
+mod row_scores;
 mod score;
 mod short_scores;
 mod shorts;
