@@ -284,10 +284,12 @@ fn of_two_coordinators_on_one_run_one_publishes() {
     assert_eq!(second.job("contested")["epoch"], 2);
     let committed = std::fs::read(expected.run_dir("contested").join("_COMMITTED")).unwrap();
     first.coordinator.signal("CONT");
-    // It notices with the next record or, if it was put to sleep after the last, when it is about to publish.
     wait_for("the first coordinator to stand down", || {
-        let asked = first.job("contested");
-        (asked["error"]["exit_code"] == 6).then_some(())
+        first
+            .coordinator
+            .log()
+            .contains("another coordinator leads this run now")
+            .then_some(())
     });
     assert_eq!(
         std::fs::read(expected.run_dir("contested").join("_COMMITTED")).unwrap(),
@@ -295,6 +297,8 @@ fn of_two_coordinators_on_one_run_one_publishes() {
     );
     clientele_data::run_dir::verify(&*expected.run_dir("contested")).unwrap();
     assert!(first.coordinator.is_alive());
+    let asked = first.job("contested");
+    assert_eq!(asked["error"]["exit_code"], 6, "{asked}");
 }
 
 #[test]

@@ -205,7 +205,7 @@ impl Block {
         split.expect("rows of a block are rows of a block")
     }
 
-    /// Puts the rows into another order: row i is what was row `order[i]`.
+    /// Puts the rows into another order, which has each of them once: row i is what was row `order[i]`.
     ///
     /// # Panics
     /// When `order` is not n_rows long or takes a row out of its segment of 4,096 rows.

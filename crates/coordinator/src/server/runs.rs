@@ -316,6 +316,7 @@ impl Runs {
     pub fn publish(&self, key: &RunKey, outcome: &Outcome) -> Result<String, TaskError> {
         let run = self.opened(&key.run)?;
         if !run.leads()? {
+            tracing::warn!(run = key.run, "another coordinator leads this run now");
             return Err(TaskError {
                 kind: ErrorKind::Conflict,
                 message: format!("another coordinator leads run `{}` now", key.run),

@@ -22,7 +22,7 @@ use crate::{Block, LANES, Partial};
 const UNIT_ROUNDINGS: f32 = 1.55;
 /// Added to a number from 0 to 65,535 this leaves it, rounded to nearest, in the low 16 bits.
 const WHOLE: f32 = 8_388_608.0;
-/// A row is scored again in `f32`, which takes about as long as its tile does, where that makes its bound longer by the travel of so many passes.
+/// A row is scored again in `f32`, which takes some hundreds of cycles, where that makes its bound longer by the travel of so many passes.
 const PASSES_WORTH_A_SCORE: f64 = 4.0;
 
 /// What passes on behalf of one candidate leave behind for one block. Private to a worker; droppable at any time.
