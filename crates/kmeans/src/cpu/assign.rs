@@ -98,7 +98,10 @@ pub(super) unsafe fn sweep<S: Shorts, const TILES: usize>(
             let tiles = first..n_tiles.min(first + segment);
             list.clear();
             match &mut assignment.wanted {
-                Wanted::Changes(remembering) => remembering.list_unsafe(tiles, &mut list),
+                // SAFETY: passed on to the caller.
+                Wanted::Changes(remembering) => unsafe {
+                    remembering.list_unsafe::<S::Floats>(tiles, &mut list);
+                },
                 _ => list.extend(tiles),
             }
             if S::PAY
@@ -155,8 +158,12 @@ unsafe fn visit<S: Shorts, const TILES: usize>(
         }
         while let Some(due) = rows.waiting.take_beyond(most_waiting) {
             // SAFETY: passed on to the caller.
-            unsafe { attend::<S::Floats>(block, due, assignment, rows) };
+            unsafe { attend::<S::Floats>(block, due, true, assignment, rows) };
         }
+    }
+    if rows.doubts.are_any() {
+        // SAFETY: passed on to the caller.
+        unsafe { settle_doubts::<S::Floats>(block, assignment, rows) };
     }
     match &mut assignment.wanted {
         Wanted::Partial(partial, _) => rows.pending.flush(partial),
@@ -228,7 +235,7 @@ unsafe fn label_group<S: Shorts, const TILES: usize>(
         unsafe {
             let judged = judge(block, group[nth], tiles[nth], &found, assignment);
             if let Some(judged) = judged {
-                attend::<S::Floats>(block, judged, assignment, rows);
+                attend::<S::Floats>(block, judged, false, assignment, rows);
             }
         }
     }
@@ -328,7 +335,7 @@ unsafe fn judge<F: Found>(
                 let weak = unsafe {
                     let left = remembering.keep_safe::<F::Floats>(&mut judged);
                     let (scores, error) = found.scores(columns, centroids, row_norm);
-                    remembering.note_bounds(&judged, n_rows, &scores, error, left)
+                    remembering.note_bounds::<F::Floats>(&judged, n_rows, &scores, error, left)
                 };
                 judged.uncertain |= if F::IS_COARSE { weak } else { 0 };
             }
@@ -350,12 +357,13 @@ unsafe fn judge<F: Found>(
     (!is_done).then_some(judged)
 }
 
-/// Does the rest, with the rows of the tile. What was left uncertain, by upper bits or far from the middle of the grid, is scored again by
-/// itself in `f32`, and what that leaves, settled in integers.
+/// Does the rest, with the rows of the tile. What was left uncertain, by upper bits or far from the middle of the grid, is scored again in
+/// `f32`, by itself or, of upper bits and once labels are known, with others that are; and what that leaves, settled in integers.
 #[inline(always)]
 unsafe fn attend<L: Lanes>(
     block: &Block,
     judged: Judged,
+    is_coarse: bool,
     assignment: &mut Assignment<'_>,
     rows: &mut Rows,
 ) {
@@ -365,7 +373,6 @@ unsafe fn attend<L: Lanes>(
         uncertain,
         mut moved,
     } = judged;
-    let centroids = assignment.centroids;
     let first_row = tile_idx * LANES;
     let n_rows = LANES.min(block.n_rows() - first_row);
     let of_tile = &mut rows.of_tile;
@@ -373,20 +380,22 @@ unsafe fn attend<L: Lanes>(
         // SAFETY: passed on to the caller.
         unsafe { of_tile.take::<L>(block, tile_idx, moved | uncertain) };
     }
-    if uncertain != 0 {
+    let known = match &assignment.wanted {
+        Wanted::Changes(remembering) if is_coarse => remembering.known_labels(tile_idx),
+        _ => None,
+    };
+    if let (Some(known), true) = (known, uncertain != 0) {
+        for lane in lanes_of(uncertain) {
+            rows.doubts.put(first_row + lane, lane, of_tile);
+            labels[lane] = known[lane];
+        }
+        moved &= !uncertain;
+    } else if uncertain != 0 {
         for lane in lanes_of(uncertain) {
             let row = of_tile.row(lane);
+            let row_idx = first_row + lane;
             // SAFETY: passed on to the caller.
-            let found = unsafe { centroids.of_rows.nearest::<L>(row, &mut rows.less_middle) };
-            if !found.is_certain {
-                assignment.n_rechecked += 1;
-                labels[lane] = centroids.settle(row);
-                continue;
-            }
-            labels[lane] = centroids.index_of(found.idx.into());
-            if let Wanted::Changes(remembering) = &mut assignment.wanted {
-                remembering.note_bound(tile_idx, lane, labels[lane], found.gap);
-            }
+            labels[lane] = unsafe { decide::<L>(row_idx, row, assignment, &mut rows.less_middle) };
         }
         if let Wanted::Changes(remembering) = &assignment.wanted {
             // SAFETY: passed on to the caller.
@@ -408,6 +417,89 @@ unsafe fn attend<L: Lanes>(
             remembering.note_labels(tile_idx, moved, of_tile, &labels, &mut rows.pending);
         }
     }
+    if is_coarse && rows.doubts.are_enough() {
+        // SAFETY: passed on to the caller.
+        unsafe { settle_doubts::<L>(block, assignment, rows) };
+    }
+}
+
+/// The label of a single row, `row` [n_features] or more.
+#[inline(always)]
+unsafe fn decide<L: Lanes>(
+    row_idx: usize,
+    row: &[i32],
+    assignment: &mut Assignment<'_>,
+    room: &mut Vec<f32>,
+) -> u16 {
+    let centroids = assignment.centroids;
+    // SAFETY: passed on to the caller.
+    let found = unsafe { centroids.of_rows.nearest::<L>(row, room) };
+    if !found.is_certain {
+        assignment.n_rechecked += 1;
+        return centroids.settle(row);
+    }
+    let label = centroids.index_of(found.idx.into());
+    if let Wanted::Changes(remembering) = &mut assignment.wanted {
+        remembering.note_bound(row_idx, label, found.gap);
+    }
+    label
+}
+
+/// Scores up to sixteen rows again that upper bits left in doubt.
+#[inline(always)]
+unsafe fn settle_doubts<L: Lanes>(block: &Block, assignment: &mut Assignment<'_>, rows: &mut Rows) {
+    let centroids = assignment.centroids;
+    // SAFETY: passed on to the caller.
+    let doubtful = unsafe { rows.doubts.first::<L>(block.n_features()) };
+    let row_idxs = doubtful.row_idxs;
+    let mut norm = 0f32;
+    for row_idx in row_idxs {
+        norm = norm.max(block.tile_norms()[row_idx / LANES]);
+    }
+    // SAFETY: passed on to the caller.
+    let (best, (mut labels, mut uncertain)): (Best<L, 1>, _) = unsafe {
+        let best: Best<L, 1> = score(&[doubtful.columns], centroids, &[]);
+        let labels = best.labels(centroids, norm);
+        (best, labels)
+    };
+    if !centroids.are_all_distinct() {
+        for label in &mut labels {
+            *label = centroids.index_of((*label).into());
+        }
+    }
+    if let Wanted::Changes(remembering) = &mut assignment.wanted
+        && remembering.keeps_bounds()
+    {
+        // SAFETY: passed on to the caller.
+        let (scores, error) = unsafe { best.scores(doubtful.columns, centroids, norm) };
+        let (mut nears, mut gaps) = ([0.0; LANES], [0.0; LANES]);
+        for lane in 0..LANES {
+            let [near, far] =
+                error.near_and_far(scores.squares[lane], scores.best[lane], scores.second[lane]);
+            (nears[lane], gaps[lane]) = (near, far - near - error.of_root);
+        }
+        for (lane, row_idx) in row_idxs.iter().enumerate() {
+            // Far from the middle of the grid, scores less the mean of the centroids are better.
+            uncertain |= u32::from(remembering.is_weak(nears[lane], gaps[lane], &error)) << lane;
+            if (uncertain >> lane) & 1 == 0 {
+                remembering.note_bound(*row_idx, labels[lane], gaps[lane]);
+            }
+        }
+    }
+    for lane in lanes_of(uncertain) {
+        if let Some(row_idx) = row_idxs.get(lane) {
+            let row = doubtful.rows.row(lane);
+            // SAFETY: passed on to the caller.
+            labels[lane] = unsafe { decide::<L>(*row_idx, row, assignment, &mut rows.less_middle) };
+        }
+    }
+    if let Wanted::Changes(remembering) = &mut assignment.wanted {
+        // SAFETY: passed on to the caller.
+        unsafe {
+            remembering.note_labels_of::<L>(row_idxs, doubtful.rows, &labels, &mut rows.pending);
+        }
+    }
+    rows.doubts.drop_first();
 }
 
 /// The exact distances of a tile's rows to what is nearest and second; those whose bit is set are compared with all.

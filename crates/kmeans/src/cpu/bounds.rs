@@ -1,5 +1,6 @@
 //! How long rows, tiles and a block are safe, and what becomes of that when the unit changes.
 
+use super::lanes::{Lanes, OfClusters};
 use super::travel::Travel;
 use crate::LANES;
 
@@ -52,33 +53,20 @@ impl Bounds {
     }
 }
 
-/// What `of_clusters` has for the rows of a tile, which once they are in order are mostly of one cluster.
-#[inline(always)]
-pub(super) fn of_labels(of_clusters: &[u16], labels: &[u16; LANES]) -> [u16; LANES] {
-    let first = labels[0];
-    let mut differing = 0;
-    for label in labels {
-        differing |= label ^ first;
-    }
-    if differing == 0 {
-        return [of_clusters[usize::from(first)]; LANES];
-    }
-    let mut of_rows = [0; LANES];
-    for (of_row, label) in of_rows.iter_mut().zip(labels) {
-        *of_row = of_clusters[usize::from(*label)];
-    }
-    of_rows
-}
-
 /// What is left of the bounds of a tile's rows.
+///
+/// # Safety
+/// As for [`Lanes`].
 #[inline(always)]
-pub(super) fn left_of(
+pub(super) unsafe fn left_of<L: Lanes>(
     bounds: &[u16; LANES],
-    shrunk_units: &[u16],
+    shrunk_units: &OfClusters,
     labels: &[u16; LANES],
 ) -> [u16; LANES] {
+    // SAFETY: passed on to the caller.
+    let shrunk = unsafe { L::of_labels(shrunk_units, labels) };
     let mut left = *bounds;
-    for (left, shrunk) in left.iter_mut().zip(of_labels(shrunk_units, labels)) {
+    for (left, shrunk) in left.iter_mut().zip(shrunk) {
         *left = left.saturating_sub(shrunk);
     }
     left

@@ -38,6 +38,16 @@ pub(crate) trait Lanes: Copy {
         differing
     }
 
+    /// What `of_clusters` has for each label.
+    #[inline(always)]
+    unsafe fn of_labels(of_clusters: &OfClusters, labels: &[u16; LANES]) -> [u16; LANES] {
+        let mut of_rows = [0; LANES];
+        for (of_row, label) in of_rows.iter_mut().zip(labels) {
+            *of_row = of_clusters.of(*label);
+        }
+        of_rows
+    }
+
     /// Puts two features of a tile together, as [`CutPair::join`] does.
     #[inline(always)]
     unsafe fn join(cut: CutPair<'_>, out: &mut [[f32; LANES]; 2]) {
@@ -88,6 +98,41 @@ pub(crate) trait Lanes: Copy {
                     rows[lane * stride].as_chunks_mut::<4>().0[four_idx] = values;
                 }
             }
+        }
+    }
+}
+
+/// As many numbers as are looked up in two registers.
+pub(super) const FEW_CLUSTERS: usize = 64;
+
+/// A number for each cluster, to be looked up by [`Lanes::of_labels`].
+#[derive(Debug, Clone, Default)]
+pub(crate) struct OfClusters {
+    /// [n_clusters]
+    pub(super) all: Vec<u16>,
+    /// The same, filled up, where there are no more than that.
+    pub(super) few: Option<Box<[u16; FEW_CLUSTERS]>>,
+}
+
+impl OfClusters {
+    /// `all` [n_clusters]
+    pub(super) fn new(all: Vec<u16>) -> Self {
+        let few = (all.len() <= FEW_CLUSTERS).then(|| {
+            let mut few = Box::new([0; FEW_CLUSTERS]);
+            few[..all.len()].copy_from_slice(&all);
+            few
+        });
+        Self { all, few }
+    }
+
+    /// That of the cluster `label`.
+    #[inline(always)]
+    pub(super) fn of(&self, label: u16) -> u16 {
+        let label = usize::from(label);
+        match &self.few {
+            // Of an index that fits whatever it is, nothing is checked.
+            Some(few) => few[label % FEW_CLUSTERS],
+            None => self.all[label],
         }
     }
 }

@@ -7,9 +7,9 @@
 
 use std::ops::Range;
 
-use super::bounds::{Bounds, left_of, of_labels};
+use super::bounds::{Bounds, left_of};
 use super::centroids::DistanceError;
-use super::lanes::Lanes;
+use super::lanes::{Lanes, Scalar};
 use super::ordering::{in_order, order_by_bounds};
 use super::score::Scores;
 use super::sums::{Pending, TileRows, lanes_of};
@@ -96,7 +96,10 @@ impl BlockMemory {
         let labels = self.labels.as_chunks::<LANES>().0;
         let left: Vec<[u16; LANES]> = bounds
             .zip(labels)
-            .map(|(bounds, labels)| left_of(bounds, &travel.shrunk_units, labels))
+            // SAFETY: `Scalar` needs no more than the processor that the crate is compiled for.
+            .map(|(bounds, labels)| unsafe {
+                left_of::<Scalar>(bounds, &travel.shrunk_units, labels)
+            })
             .collect();
         let left = &left.as_flattened()[..block.n_rows()];
         let order = order_by_bounds(left, &self.labels, travel.centroids().n_clusters());
@@ -178,8 +181,15 @@ impl Remembering<'_> {
     }
 
     /// Appends to `list` those of `tiles` that have a row whose label may have changed.
+    ///
+    /// # Safety
+    /// As for [`Lanes`].
     #[inline(always)]
-    pub(super) fn list_unsafe(&mut self, tiles: Range<usize>, list: &mut Vec<usize>) {
+    pub(super) unsafe fn list_unsafe<L: Lanes>(
+        &mut self,
+        tiles: Range<usize>,
+        list: &mut Vec<usize>,
+    ) {
         let n_before = list.len();
         let bounds = &mut self.memory.bounds;
         if !self.goes_by_bounds {
@@ -195,20 +205,24 @@ impl Remembering<'_> {
                 if bounds.of_tile[tile_idx] > most {
                     continue;
                 }
-                let mut left = left_of(&of_rows[tile_idx], shrunk, &labels[tile_idx]);
+                // SAFETY: passed on to the caller.
+                let (mut left, is_left) = unsafe {
+                    let left = left_of::<L>(&of_rows[tile_idx], shrunk, &labels[tile_idx]);
+                    (left, L::differing(&left, &[0; LANES]))
+                };
                 // What is beyond the last row has no label that could change.
-                left[(self.n_rows - tile_idx * LANES).min(LANES)..].fill(u16::MAX);
-                let mut least = u16::MAX;
-                for left in left {
-                    least = least.min(left);
-                }
-                if least > 0 {
+                let n_rows = (self.n_rows - tile_idx * LANES).min(LANES);
+                let n_unsafe = (!is_left & ((1 << n_rows) - 1)).count_ones();
+                if n_unsafe == 0 {
+                    left[n_rows..].fill(u16::MAX);
+                    let mut least = u16::MAX;
+                    for left in left {
+                        least = least.min(left);
+                    }
                     bounds.of_tile[tile_idx] = most.saturating_add(least);
                     continue;
                 }
-                for left in left {
-                    self.effort.n_unsafe_rows += u64::from(left == 0);
-                }
+                self.effort.n_unsafe_rows += u64::from(n_unsafe);
                 list.push(tile_idx);
             }
         }
@@ -227,7 +241,8 @@ impl Remembering<'_> {
         }
         let known = &self.memory.labels.as_chunks::<LANES>().0[judged.tile_idx];
         let bounds = &self.memory.bounds.of_row.as_chunks::<LANES>().0[judged.tile_idx];
-        let left = left_of(bounds, &self.travel.shrunk_units, known);
+        // SAFETY: passed on to the caller.
+        let left = unsafe { left_of::<L>(bounds, &self.travel.shrunk_units, known) };
         if judged.uncertain != 0 {
             // SAFETY: passed on to the caller.
             let safe = unsafe { L::differing(&left, &[0; LANES]) };
@@ -241,8 +256,11 @@ impl Remembering<'_> {
 
     /// Bounds of the rows of a tile, from their scores, and what distances that follow from these are off by; those of which more is `left`
     /// stay, and those whose label is uncertain get none. A bit for each row of which better scores would give a bound that is worth it.
+    ///
+    /// # Safety
+    /// As for [`Lanes`].
     #[inline(always)]
-    pub(super) fn note_bounds(
+    pub(super) unsafe fn note_bounds<L: Lanes>(
         &mut self,
         judged: &Judged,
         n_rows: usize,
@@ -283,7 +301,8 @@ impl Remembering<'_> {
             // The error of two squares is about this, by the distance, in the gap.
             is_weak[lane] = u16::from(units.max(worth) * nears[lane] < error.of_square * per_unit);
         }
-        let shrunk = of_labels(&travel.shrunk_units, &labels);
+        // SAFETY: passed on to the caller.
+        let shrunk = unsafe { L::of_labels(&travel.shrunk_units, &labels) };
         let of_row = &mut own.of_row[at..][..LANES];
         let mut bounds = [0u16; LANES];
         for lane in 0..LANES {
@@ -316,16 +335,58 @@ impl Remembering<'_> {
         weak
     }
 
+    /// Whether better scores would give a row a bound that is worth it, when it is `near` to its centroid and, as far as these scores tell,
+    /// `gap` grid steps nearer than to any other.
+    #[inline(always)]
+    pub(super) fn is_weak(&self, near: f32, gap: f32, error: &DistanceError) -> bool {
+        let worth = (PASSES_WORTH_A_SCORE * self.travel.last_units()) as f32;
+        let per_unit = (1.0 / self.travel.unit) as f32;
+        (gap * per_unit).max(worth) * near < error.of_square * per_unit
+    }
+
     /// The bound of one row, which is `gap` grid steps nearer to the centroid of its label than to any other; after [`Remembering::note_bounds`]
     /// for its tile, which may be found to be safe when it is next asked after.
     #[inline(always)]
-    pub(super) fn note_bound(&mut self, tile_idx: usize, lane: usize, label: u16, gap: f32) {
+    pub(super) fn note_bound(&mut self, row_idx: usize, label: u16, gap: f32) {
         let travel = self.travel;
         if travel.keeps_bounds && travel.packed().are_all_distinct() {
             let left = (gap * (1.0 / travel.unit) as f32 - UNIT_ROUNDINGS).clamp(0.0, 65_535.0);
             let left = (left + WHOLE).to_bits() as u16;
-            self.memory.bounds.of_row[tile_idx * LANES + lane] =
-                left.saturating_add(travel.shrunk_units[usize::from(label)]);
+            self.memory.bounds.of_row[row_idx] = left.saturating_add(travel.shrunk_units.of(label));
+        }
+    }
+
+    /// The labels of the pass before; `None` in the first.
+    #[inline(always)]
+    pub(super) fn known_labels(&self, tile_idx: usize) -> Option<[u16; LANES]> {
+        let labels = self.memory.labels.as_chunks::<LANES>().0;
+        self.knows_labels.then(|| labels[tile_idx])
+    }
+
+    /// The labels of the rows `row_idxs` of any tiles, in a pass that knows those of the pass before; `rows` are these rows.
+    ///
+    /// # Safety
+    /// As for [`Lanes`].
+    #[inline(always)]
+    pub(super) unsafe fn note_labels_of<L: Lanes>(
+        &mut self,
+        row_idxs: &[usize],
+        rows: &TileRows,
+        labels: &[u16; LANES],
+        pending: &mut Pending,
+    ) {
+        let mut known = *labels;
+        for (known, &row_idx) in known.iter_mut().zip(row_idxs) {
+            *known = self.memory.labels[row_idx];
+        }
+        // SAFETY: passed on to the caller.
+        let moved = unsafe { L::differing(&known, labels) };
+        if moved != 0 {
+            self.n_moved += u64::from(moved.count_ones());
+            pending.move_rows(rows, moved, [&known, labels], &mut self.partial);
+            for lane in lanes_of(moved) {
+                self.memory.labels[row_idxs[lane]] = labels[lane];
+            }
         }
     }
 

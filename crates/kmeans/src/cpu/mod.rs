@@ -3,6 +3,7 @@
 mod assign;
 mod bounds;
 mod centroids;
+mod doubts;
 mod lanes;
 mod memory;
 #[cfg(target_arch = "aarch64")]

@@ -2,6 +2,7 @@
 //!
 //! On the GPU the same happens within `shaders/assign.wgsl`.
 
+use super::doubts::Doubts;
 use super::lanes::Lanes;
 use super::waiting::Waiting;
 use crate::block::Values;
@@ -19,6 +20,7 @@ pub(super) struct Rows {
     pub(super) less_middle: Vec<f32>,
     /// Of the assignment at work.
     pub(super) waiting: Waiting,
+    pub(super) doubts: Doubts,
     pub(super) pending: Pending,
 }
 
@@ -117,6 +119,41 @@ impl TileRows {
             let chunk = tile.chunk(chunk_idx, &mut room);
             // SAFETY: passed on to the caller.
             unsafe { L::turn_cut(chunk, &mut self.chunks[chunk_idx..], self.n_chunks) };
+        }
+    }
+
+    /// Row `lane` becomes what row `other_lane` of `other` is.
+    #[inline(always)]
+    pub(super) fn copy_row(&mut self, lane: usize, other_lane: usize, other: &Self) {
+        let n_chunks = other.n_chunks;
+        if self.n_chunks != n_chunks {
+            self.n_chunks = n_chunks;
+            self.chunks.resize(LANES * n_chunks, [0; LANES]);
+        }
+        let own = &mut self.chunks[lane * n_chunks..][..n_chunks];
+        for (own, chunk) in own.iter_mut().zip(other.chunks_of(other_lane)) {
+            *own = *chunk;
+        }
+    }
+
+    /// The rows, feature by feature: `columns` [n_features].
+    ///
+    /// # Safety
+    /// As for [`Lanes`].
+    #[inline(always)]
+    pub(super) unsafe fn turn_back<L: Lanes>(&self, columns: &mut [[f32; LANES]]) {
+        let rows = self.chunks.as_flattened();
+        for (four_idx, columns) in columns.chunks_mut(4).enumerate() {
+            let mut turned = [[0; LANES]; LANES / 4];
+            // SAFETY: passed on to the caller.
+            unsafe { L::turn_quads(&rows[4 * four_idx..], LANES * self.n_chunks, &mut turned) };
+            for (column, turned) in columns.iter_mut().zip(turned) {
+                let mut values = [0.0; LANES];
+                for lane in 0..LANES {
+                    values[lane] = turned[lane] as f32;
+                }
+                *column = values;
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::centroids::{PackedCentroids, PanelWidths};
+use super::lanes::OfClusters;
 use crate::{Centroids, exact};
 
 /// Bounds are 16-bit numbers of units, of which the widest gap there can be is this many at first.
@@ -97,7 +98,7 @@ pub struct Travel {
     /// What the last move added to `most_shrunk`; infinite before the first.
     last_shrunk: f64,
     /// [n_clusters] `shrunk` in units, rounded up.
-    pub(super) shrunk_units: Vec<u16>,
+    pub(super) shrunk_units: OfClusters,
 }
 
 impl Travel {
@@ -115,7 +116,7 @@ impl Travel {
             shrunk: Vec::new(),
             most_shrunk: 0.0,
             last_shrunk: f64::INFINITY,
-            shrunk_units: Vec::new(),
+            shrunk_units: OfClusters::default(),
         };
         travel.begin_bounds(f64::INFINITY);
         travel
@@ -215,7 +216,7 @@ impl Travel {
 
     /// Bounds of before go on in units that suit the last move.
     fn change_unit(&mut self) {
-        let (epoch, shrunk_units) = (self.epoch, self.shrunk_units.clone());
+        let (epoch, shrunk_units) = (self.epoch, self.shrunk_units.all.clone());
         let (most_units, unit) = (self.most_units().ceil() as u16, self.unit);
         self.begin_epoch(self.last_shrunk / UNITS_OF_MOVE);
         // Below 2^43: no two centroids are 2^29 grid steps apart.
@@ -241,7 +242,7 @@ impl Travel {
 
     pub(super) fn count_units(&mut self) {
         let units = self.shrunk.iter().map(|shrunk| shrunk / self.unit);
-        self.shrunk_units = units.map(|units| units.ceil() as u16).collect();
+        self.shrunk_units = OfClusters::new(units.map(|units| units.ceil() as u16).collect());
     }
 
     /// `most_shrunk` in units.

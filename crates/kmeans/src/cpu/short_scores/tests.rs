@@ -3,9 +3,9 @@
 use super::super::centroids::PanelWidths;
 use super::super::lanes::Scalar;
 use super::super::shorts::PlainShorts;
-use super::super::{CpuBackend, Kernel};
+use super::super::{BlockMemory, CpuBackend, Kernel};
 use super::*;
-use crate::{Block, GRID_LIMIT};
+use crate::{Backend, Block, GRID_LIMIT};
 
 const WIDTHS: PanelWidths = PanelWidths {
     floats: 8,
@@ -114,18 +114,84 @@ fn rows_whose_roundings_all_point_one_way_come_near_the_bound() {
     assert!((0.2..=1.0).contains(&worst), "{worst}");
 }
 
-#[test]
-fn a_gap_that_is_too_small_is_noticed() {
-    // Rows half-way between two centroids, a few steps nearer to one.
+/// 2,000 rows half-way between two of twelve centroids, a few steps nearer to one; nothing is further out than 450,000 times `reach`.
+fn half_way_rows(reach: i32) -> (Block, PackedCentroids) {
     let centroids: Vec<i32> = (0..4 * 12)
-        .map(|i| i * i * 7_919 % 900_001 - 450_000)
+        .map(|i| (i * i * 7_919 % 900_001 - 450_000) * reach)
         .collect();
     let of = |idx: i32, f: i32| centroids[(idx % 12 * 4 + f) as usize];
     let rows: Vec<i32> = (0..4 * 2_000)
         .map(|i| (i / 4, i % 4))
         .map(|(row, f)| (of(row, f) + of(row + 1 + row % 5, f)) / 2 + row % 7 - 3)
         .collect();
-    let (block, packed) = problem(4, &rows, &centroids);
+    problem(4, &rows, &centroids)
+}
+
+#[test]
+fn rows_in_doubt_are_settled_whatever_tiles_they_are_from() {
+    settle_half_way_rows(1);
+}
+
+#[test]
+fn rows_in_doubt_at_the_edge_of_the_grid_are_settled() {
+    // There `f32` rounds more than they differ by.
+    settle_half_way_rows(9);
+}
+
+fn settle_half_way_rows(reach: i32) {
+    let (block, packed) = half_way_rows(reach);
+    let split = block.split().unwrap();
+    let shorts = ShortCentroids::new(packed.distinct(), split, 8);
+    let n_in_doubt = (0..block.tile_norms().len()).map(|tile_idx| {
+        let found = found(split, tile_idx, &shorts).unwrap();
+        // SAFETY: as above.
+        unsafe { found.labels(&packed, 0.0) }.1.count_ones()
+    });
+    let per_tile: Vec<u32> = n_in_doubt.collect();
+    assert!(per_tile.iter().sum::<u32>() as usize > 20 * LANES);
+    assert!(per_tile.iter().any(|n| n % LANES as u32 != 0));
+    let scalar = CpuBackend::with_kernel(Kernel::Scalar).unwrap();
+    for backend in Kernel::available()
+        .into_iter()
+        .filter_map(CpuBackend::with_kernel)
+    {
+        let mut travel = backend.travel(packed.distinct().clone());
+        let mut memory = BlockMemory::default();
+        let mut n_moved = 0;
+        for pass in 0..12 {
+            let centroids = travel.centroids().clone();
+            let (partial, _) = backend
+                .pass_remembering(&block, &mut [(&travel, &mut memory)])
+                .remove(0);
+            let plain = scalar
+                .pass(&block, std::slice::from_ref(&centroids), None)
+                .unwrap();
+            assert_eq!(
+                partial.sums,
+                plain[0].sums,
+                "{:?} pass {pass}",
+                backend.kernel()
+            );
+            let mut expected = Vec::new();
+            scalar.labels(&block, &centroids, &mut expected);
+            assert!(memory.labels(block.n_rows()) == Some(&expected[..]));
+            n_moved += if pass > 0 {
+                partial.n_moved.unwrap()
+            } else {
+                0
+            };
+            // A step or two: enough for rows that are half-way.
+            let values = centroids.values().iter().enumerate();
+            let values = values.map(|(i, v)| v + (i as i32 * 5 + pass) % 5 - 2);
+            travel.advance(&Centroids::new(4, values.collect()), pass > 2);
+        }
+        assert!(n_moved > 1_000, "{n_moved}");
+    }
+}
+
+#[test]
+fn a_gap_that_is_too_small_is_noticed() {
+    let (block, packed) = half_way_rows(1);
     let mut expected = Vec::new();
     let scalar = CpuBackend::with_kernel(Kernel::Scalar).unwrap();
     scalar.labels(&block, packed.distinct(), &mut expected);

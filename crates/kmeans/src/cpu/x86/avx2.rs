@@ -1,6 +1,6 @@
 //! AVX2: a tile is two registers.
 
-use super::super::lanes::Lanes;
+use super::super::lanes::{Lanes, OfClusters, Scalar};
 use super::super::shorts::Shorts;
 use crate::LANES;
 use crate::split::{CutChunk, CutPair};
@@ -139,6 +139,34 @@ impl Lanes for Avx2 {
     unsafe fn differing(a: &[u16; LANES], b: &[u16; LANES]) -> u32 {
         // SAFETY: the caller has AVX2.
         unsafe { differing(a, b) }
+    }
+
+    /// Numbers are gathered by twos, and what is not asked for is masked away.
+    #[inline(always)]
+    unsafe fn of_labels(of_clusters: &OfClusters, labels: &[u16; LANES]) -> [u16; LANES] {
+        let Some(few) = &of_clusters.few else {
+            // SAFETY: passed on to the caller.
+            return unsafe { Scalar::of_labels(of_clusters, labels) };
+        };
+        let mut of_rows = [0; LANES];
+        // SAFETY: the caller has AVX2; half of the labels is read at a time, words are gathered from within the table, whatever the labels,
+        // and all sixteen numbers are written.
+        unsafe {
+            let mut halves = [_mm256_setzero_si256(); 2];
+            for (half, found) in halves.iter_mut().enumerate() {
+                let labels = _mm_loadu_si128(labels.as_ptr().add(8 * half).cast());
+                let labels = _mm256_cvtepu16_epi32(labels);
+                let words = _mm256_and_si256(_mm256_srli_epi32::<1>(labels), _mm256_set1_epi32(31));
+                let words = _mm256_i32gather_epi32::<4>(few.as_ptr().cast(), words);
+                let is_odd = _mm256_and_si256(labels, _mm256_set1_epi32(1));
+                let words = _mm256_srlv_epi32(words, _mm256_slli_epi32::<4>(is_odd));
+                *found = _mm256_and_si256(words, _mm256_set1_epi32(0xffff));
+            }
+            let packed = _mm256_packus_epi32(halves[0], halves[1]);
+            let in_order = _mm256_permute4x64_epi64::<0b11_01_10_00>(packed);
+            _mm256_storeu_si256(of_rows.as_mut_ptr().cast(), in_order);
+        }
+        of_rows
     }
 
     #[inline(always)]

@@ -1,6 +1,6 @@
 //! AVX-512: a tile is one register.
 
-use super::super::lanes::Lanes;
+use super::super::lanes::{Lanes, OfClusters, Scalar};
 use super::super::shorts::Shorts;
 use super::avx2::differing;
 use crate::LANES;
@@ -93,6 +93,25 @@ impl Lanes for Avx512 {
     unsafe fn differing(a: &[u16; LANES], b: &[u16; LANES]) -> u32 {
         // SAFETY: the caller has AVX2.
         unsafe { differing(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn of_labels(of_clusters: &OfClusters, labels: &[u16; LANES]) -> [u16; LANES] {
+        let Some(few) = &of_clusters.few else {
+            // SAFETY: passed on to the caller.
+            return unsafe { Scalar::of_labels(of_clusters, labels) };
+        };
+        let mut of_rows = [0; LANES];
+        // SAFETY: the caller has AVX-512 with BW; the table is two registers, and half of one is read of the labels and written.
+        unsafe {
+            let labels = _mm512_castsi256_si512(_mm256_loadu_si256(labels.as_ptr().cast()));
+            let first = _mm512_loadu_si512(few.as_ptr().cast());
+            let second = _mm512_loadu_si512(few.as_ptr().add(32).cast());
+            let found = _mm512_permutex2var_epi16(first, labels, second);
+            let found = _mm512_castsi512_si256(found);
+            _mm256_storeu_si256(of_rows.as_mut_ptr().cast(), found);
+        }
+        of_rows
     }
 
     #[inline(always)]

@@ -47,7 +47,7 @@ pub(super) unsafe fn run_avx2<W: Vectorised>(work: W) -> W::Output {
 #[cfg(test)]
 mod tests {
     use super::super::Kernel;
-    use super::super::lanes::{Lanes, Scalar};
+    use super::super::lanes::{FEW_CLUSTERS, Lanes, OfClusters, Scalar};
     use super::super::shorts::PlainShorts;
     use super::super::shorts::tests::{numbers, outcomes};
     use super::super::sums::join;
@@ -134,21 +134,51 @@ mod tests {
         (all_columns, all_rows, all_differing)
     }
 
+    /// What clusters have for labels, of few clusters and of many.
+    #[inline(always)]
+    unsafe fn looked_up<L: Lanes>() -> Vec<[u16; LANES]> {
+        let mut all = Vec::new();
+        for n_clusters in [1, 2, 33, FEW_CLUSTERS, FEW_CLUSTERS + 1, 700] {
+            let of_clusters = OfClusters::new((0..n_clusters as u16).map(|c| c ^ 0xa5c3).collect());
+            for first in 0..n_clusters {
+                let labels = std::array::from_fn(|lane| ((first + lane * 7) % n_clusters) as u16);
+                // SAFETY: passed on to the caller.
+                let found = unsafe { L::of_labels(&of_clusters, &labels) };
+                assert_eq!(found, labels.map(|label| label ^ 0xa5c3), "{n_clusters}");
+                all.push(found);
+            }
+        }
+        all
+    }
+
     type Everything = (
         [[i32; LANES]; LANES],
         (Vec<[f32; LANES]>, Vec<[i32; LANES]>, Vec<u32>),
+        Vec<[u16; LANES]>,
     );
 
     #[target_feature(enable = "avx512f,avx512bw")]
     unsafe fn on_avx512(columns: &[[f32; LANES]; LANES]) -> Everything {
         // SAFETY: as for `sweep_avx512`.
-        unsafe { (transposed::<Avx512>(columns), put_together::<Avx512>()) }
+        unsafe {
+            (
+                transposed::<Avx512>(columns),
+                put_together::<Avx512>(),
+                looked_up::<Avx512>(),
+            )
+        }
     }
 
     #[target_feature(enable = "avx2,fma")]
     unsafe fn on_avx2(columns: &[[f32; LANES]; LANES]) -> Everything {
         // SAFETY: as for `sweep_avx2`.
-        unsafe { (transposed::<Avx2>(columns), put_together::<Avx2>()) }
+        unsafe {
+            (
+                transposed::<Avx2>(columns),
+                put_together::<Avx2>(),
+                looked_up::<Avx2>(),
+            )
+        }
     }
 
     #[test]
@@ -175,12 +205,12 @@ mod tests {
     }
 
     #[test]
-    fn a_tile_is_joined_and_turns_into_rows() {
+    fn tiles_and_labels_become_what_plain_rust_makes_of_them() {
         let columns: [[f32; LANES]; LANES] =
             std::array::from_fn(|f| std::array::from_fn(|lane| (f * 100 + lane) as f32 - 777.0));
         let rows = std::array::from_fn(|lane| std::array::from_fn(|f| columns[f][lane] as i32));
         // SAFETY: `Scalar` needs nothing.
-        let expected = (rows, unsafe { put_together::<Scalar>() });
+        let expected = unsafe { (rows, put_together::<Scalar>(), looked_up::<Scalar>()) };
         let available = Kernel::available();
         if available.contains(&Kernel::Avx2) {
             // SAFETY: just seen.

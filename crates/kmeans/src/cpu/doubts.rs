@@ -1,0 +1,118 @@
+//! Rows that upper bits left in doubt: scored again in `f32`, sixteen at a time, whatever tiles they are from.
+
+use super::lanes::Lanes;
+use super::sums::TileRows;
+use crate::LANES;
+
+/// Rows that wait until there are sixteen.
+#[derive(Debug, Default)]
+pub(super) struct Doubts {
+    /// The first sixteen, and those that come before there is time for them.
+    rows: [TileRows; 2],
+    /// Where they lie in the block.
+    row_idxs: [[usize; LANES]; 2],
+    n_rows: usize,
+    /// [n_features] the first sixteen, as a tile.
+    columns: Vec<[f32; LANES]>,
+}
+
+/// Up to sixteen of them.
+pub(super) struct Doubtful<'a> {
+    pub(super) rows: &'a TileRows,
+    /// Where they lie in the block.
+    pub(super) row_idxs: &'a [usize],
+    /// [n_features] as a tile; beyond the last row there is anything that once was one.
+    pub(super) columns: &'a [[f32; LANES]],
+}
+
+impl Doubts {
+    /// Takes another row, of which there must be less than sixteen more than [`Doubts::are_enough`] asks for.
+    #[inline(always)]
+    pub(super) fn put(&mut self, row_idx: usize, lane: usize, from: &TileRows) {
+        let (half, own_lane) = (self.n_rows / LANES, self.n_rows % LANES);
+        self.rows[half].copy_row(own_lane, lane, from);
+        self.row_idxs[half][own_lane] = row_idx;
+        self.n_rows += 1;
+    }
+
+    /// Whether there are sixteen.
+    #[inline(always)]
+    pub(super) fn are_enough(&self) -> bool {
+        self.n_rows >= LANES
+    }
+
+    /// Whether there are any.
+    #[inline(always)]
+    pub(super) fn are_any(&self) -> bool {
+        self.n_rows > 0
+    }
+
+    /// The first sixteen, or as many as there are, which [`Doubts::drop_first`] then drops.
+    ///
+    /// # Safety
+    /// As for [`Lanes`].
+    #[inline(always)]
+    pub(super) unsafe fn first<L: Lanes>(&mut self, n_features: usize) -> Doubtful<'_> {
+        self.columns.resize(n_features, [0.0; LANES]);
+        // SAFETY: passed on to the caller.
+        unsafe { self.rows[0].turn_back::<L>(&mut self.columns) };
+        Doubtful {
+            rows: &self.rows[0],
+            row_idxs: &self.row_idxs[0][..self.n_rows.min(LANES)],
+            columns: &self.columns,
+        }
+    }
+
+    /// See [`Doubts::first`].
+    #[inline(always)]
+    pub(super) fn drop_first(&mut self) {
+        self.n_rows = self.n_rows.saturating_sub(LANES);
+        self.rows.swap(0, 1);
+        self.row_idxs.swap(0, 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::lanes::Scalar;
+    use super::*;
+    use crate::Block;
+
+    #[test]
+    fn rows_come_sixteen_at_a_time_as_they_were_and_as_a_tile() {
+        let (n_rows, n_features) = (5 * LANES, 21);
+        let values: Vec<i32> = (0..(n_rows * n_features) as i32).map(|i| i * 31).collect();
+        let block = Block::from_rows(0, n_features, &values, vec![0; n_rows]).unwrap();
+        let (mut doubts, mut of_tile) = (Doubts::default(), TileRows::default());
+        let mut seen = Vec::new();
+        let mut settle = |doubts: &mut Doubts| {
+            // SAFETY: `Scalar` needs no more than the processor that the crate is compiled for.
+            let first = unsafe { doubts.first::<Scalar>(n_features) };
+            for (lane, row_idx) in first.row_idxs.iter().enumerate() {
+                let row = &values[row_idx * n_features..][..n_features];
+                assert_eq!(&first.rows.row(lane)[..n_features], row);
+                let columns = first.columns.iter().map(|column| column[lane] as i32);
+                assert!(columns.eq(row.iter().copied()));
+            }
+            seen.extend_from_slice(first.row_idxs);
+            doubts.drop_first();
+        };
+        // All but the first of each tile, so that tiles and sixteens never end together.
+        for tile_idx in 0..n_rows / LANES {
+            // SAFETY: as above.
+            unsafe { of_tile.take::<Scalar>(&block, tile_idx, 0xffff) };
+            for lane in 1..LANES {
+                doubts.put(tile_idx * LANES + lane, lane, &of_tile);
+            }
+            if doubts.are_enough() {
+                settle(&mut doubts);
+                assert!(!doubts.are_enough());
+            }
+        }
+        assert!(doubts.are_any());
+        settle(&mut doubts);
+        assert!(!doubts.are_any());
+        let all_but_first = (0..n_rows).filter(|row| row % LANES != 0);
+        assert!(all_but_first.eq(seen));
+    }
+}
