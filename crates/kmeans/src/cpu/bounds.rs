@@ -64,7 +64,7 @@ pub(super) unsafe fn left_of<L: Lanes>(
     labels: &[u16; LANES],
 ) -> [u16; LANES] {
     // SAFETY: passed on to the caller.
-    let shrunk = unsafe { L::of_labels(shrunk_units, labels) };
+    let shrunk = unsafe { shrunk_units.of_labels::<L>(labels) };
     let mut left = *bounds;
     for (left, shrunk) in left.iter_mut().zip(shrunk) {
         *left = left.saturating_sub(shrunk);

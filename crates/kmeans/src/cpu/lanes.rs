@@ -38,12 +38,12 @@ pub(crate) trait Lanes: Copy {
         differing
     }
 
-    /// What `of_clusters` has for each label.
+    /// What `few` has for each label, all of which must be of clusters that are there.
     #[inline(always)]
-    unsafe fn of_labels(of_clusters: &OfClusters, labels: &[u16; LANES]) -> [u16; LANES] {
+    unsafe fn look_up(few: &[u16; FEW_CLUSTERS], labels: &[u16; LANES]) -> [u16; LANES] {
         let mut of_rows = [0; LANES];
         for (of_row, label) in of_rows.iter_mut().zip(labels) {
-            *of_row = of_clusters.of(*label);
+            *of_row = few[usize::from(*label) % FEW_CLUSTERS];
         }
         of_rows
     }
@@ -105,13 +105,13 @@ pub(crate) trait Lanes: Copy {
 /// As many numbers as are looked up in two registers.
 pub(super) const FEW_CLUSTERS: usize = 64;
 
-/// A number for each cluster, to be looked up by [`Lanes::of_labels`].
+/// A number for each cluster.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct OfClusters {
     /// [n_clusters]
     pub(super) all: Vec<u16>,
     /// The same, filled up, where there are no more than that.
-    pub(super) few: Option<Box<[u16; FEW_CLUSTERS]>>,
+    few: Option<Box<[u16; FEW_CLUSTERS]>>,
 }
 
 impl OfClusters {
@@ -128,12 +128,24 @@ impl OfClusters {
     /// That of the cluster `label`.
     #[inline(always)]
     pub(super) fn of(&self, label: u16) -> u16 {
-        let label = usize::from(label);
-        match &self.few {
-            // Of an index that fits whatever it is, nothing is checked.
-            Some(few) => few[label % FEW_CLUSTERS],
-            None => self.all[label],
+        self.all[usize::from(label)]
+    }
+
+    /// Those of the clusters of sixteen rows.
+    ///
+    /// # Safety
+    /// As for [`Lanes`].
+    #[inline(always)]
+    pub(super) unsafe fn of_labels<L: Lanes>(&self, labels: &[u16; LANES]) -> [u16; LANES] {
+        if let Some(few) = &self.few {
+            // SAFETY: passed on to the caller.
+            return unsafe { L::look_up(few, labels) };
         }
+        let mut of_rows = [0; LANES];
+        for (of_row, label) in of_rows.iter_mut().zip(labels) {
+            *of_row = self.of(*label);
+        }
+        of_rows
     }
 }
 

@@ -302,7 +302,7 @@ impl Remembering<'_> {
             is_weak[lane] = u16::from(units.max(worth) * nears[lane] < error.of_square * per_unit);
         }
         // SAFETY: passed on to the caller.
-        let shrunk = unsafe { L::of_labels(&travel.shrunk_units, &labels) };
+        let shrunk = unsafe { travel.shrunk_units.of_labels::<L>(&labels) };
         let of_row = &mut own.of_row[at..][..LANES];
         let mut bounds = [0u16; LANES];
         for lane in 0..LANES {

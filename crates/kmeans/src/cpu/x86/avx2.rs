@@ -1,6 +1,6 @@
 //! AVX2: a tile is two registers.
 
-use super::super::lanes::{Lanes, OfClusters, Scalar};
+use super::super::lanes::{FEW_CLUSTERS, Lanes};
 use super::super::shorts::Shorts;
 use crate::LANES;
 use crate::split::{CutChunk, CutPair};
@@ -143,11 +143,7 @@ impl Lanes for Avx2 {
 
     /// Numbers are gathered by twos, and what is not asked for is masked away.
     #[inline(always)]
-    unsafe fn of_labels(of_clusters: &OfClusters, labels: &[u16; LANES]) -> [u16; LANES] {
-        let Some(few) = &of_clusters.few else {
-            // SAFETY: passed on to the caller.
-            return unsafe { Scalar::of_labels(of_clusters, labels) };
-        };
+    unsafe fn look_up(few: &[u16; FEW_CLUSTERS], labels: &[u16; LANES]) -> [u16; LANES] {
         let mut of_rows = [0; LANES];
         // SAFETY: the caller has AVX2; half of the labels is read at a time, words are gathered from within the table, whatever the labels,
         // and all sixteen numbers are written.

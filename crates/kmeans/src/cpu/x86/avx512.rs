@@ -1,6 +1,6 @@
 //! AVX-512: a tile is one register.
 
-use super::super::lanes::{Lanes, OfClusters, Scalar};
+use super::super::lanes::{FEW_CLUSTERS, Lanes};
 use super::super::shorts::Shorts;
 use super::avx2::differing;
 use crate::LANES;
@@ -96,11 +96,7 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn of_labels(of_clusters: &OfClusters, labels: &[u16; LANES]) -> [u16; LANES] {
-        let Some(few) = &of_clusters.few else {
-            // SAFETY: passed on to the caller.
-            return unsafe { Scalar::of_labels(of_clusters, labels) };
-        };
+    unsafe fn look_up(few: &[u16; FEW_CLUSTERS], labels: &[u16; LANES]) -> [u16; LANES] {
         let mut of_rows = [0; LANES];
         // SAFETY: the caller has AVX-512 with BW; the table is two registers, and half of one is read of the labels and written.
         unsafe {

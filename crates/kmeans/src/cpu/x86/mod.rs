@@ -143,7 +143,7 @@ mod tests {
             for first in 0..n_clusters {
                 let labels = std::array::from_fn(|lane| ((first + lane * 7) % n_clusters) as u16);
                 // SAFETY: passed on to the caller.
-                let found = unsafe { L::of_labels(&of_clusters, &labels) };
+                let found = unsafe { of_clusters.of_labels::<L>(&labels) };
                 assert_eq!(found, labels.map(|label| label ^ 0xa5c3), "{n_clusters}");
                 all.push(found);
             }
