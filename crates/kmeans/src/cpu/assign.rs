@@ -2,7 +2,7 @@
 //!
 //! Twin of `shaders/assign.wgsl`. The trick: among centroids, `|x - c|^2 / 2` differs from `|c|^2 / 2 - x.c` by a constant, so a score
 //! takes one multiply-add a feature; with the best and the second best score the row is certain unless their gap is within the
-//! proven error ([`PackedCentroids::certain_gap`]).
+//! proven error ([`FloatCentroids::certain_gap`](super::centroids::FloatCentroids::certain_gap)).
 
 use super::centroids::PackedCentroids;
 use super::lanes::Lanes;
@@ -163,7 +163,7 @@ unsafe fn visit<S: Shorts, const TILES: usize>(
     }
     if rows.doubts.are_any() {
         // SAFETY: passed on to the caller.
-        unsafe { settle_doubts::<S::Floats>(block, assignment, rows) };
+        unsafe { settle_doubts::<S::Floats>(assignment, rows) };
     }
     match &mut assignment.wanted {
         Wanted::Partial(partial, _) => rows.pending.flush(partial),
@@ -213,9 +213,9 @@ unsafe fn label_group<S: Shorts, const TILES: usize>(
     }
     if let Wanted::Two(all) = &mut assignment.wanted {
         // SAFETY: passed on to the caller.
-        let best: BestTwo<S::Floats, TILES> = unsafe { score(&tiles, centroids, ahead) };
+        let best: BestTwo<S::Floats, TILES> = unsafe { score(&tiles, &centroids.of_tiles, ahead) };
         for (tile, &tile_idx) in group.iter().enumerate() {
-            let gap = centroids.certain_gap(block.tile_norms()[tile_idx]);
+            let gap = centroids.of_tiles.certain_gap(block.tile_norms()[tile_idx]);
             let first_row = tile_idx * LANES;
             let out = &mut all[first_row..block.n_rows().min(first_row + LANES)];
             // SAFETY: passed on to the caller.
@@ -228,7 +228,7 @@ unsafe fn label_group<S: Shorts, const TILES: usize>(
         return;
     }
     // SAFETY: passed on to the caller.
-    let best: Best<S::Floats, TILES> = unsafe { score(&tiles, centroids, ahead) };
+    let best: Best<S::Floats, TILES> = unsafe { score(&tiles, &centroids.of_tiles, ahead) };
     for nth in 0..TILES {
         let found = best.of_tile(nth);
         // SAFETY: passed on to the caller.
@@ -305,14 +305,14 @@ unsafe fn judge<F: Found>(
     let n_rows = LANES.min(block.n_rows() - first_row);
     if let Wanted::NearBounds(bounds) = &mut assignment.wanted {
         // SAFETY: passed on to the caller.
-        let (scores, error) = unsafe { found.scores(columns, centroids, row_norm) };
+        let (scores, error) = unsafe { found.scores(columns, &centroids.of_tiles, row_norm) };
         for (lane, bound) in bounds[first_row..][..n_rows].iter_mut().enumerate() {
             *bound = (scores.squares[lane] + 2.0 * scores.best[lane] + error.of_square).max(0.0);
         }
         return None;
     }
     // SAFETY: passed on to the caller.
-    let (mut labels, mut uncertain) = unsafe { found.labels(centroids, row_norm) };
+    let (mut labels, mut uncertain) = unsafe { found.labels(&centroids.of_tiles, row_norm) };
     if n_rows < LANES {
         labels[n_rows..].fill(0);
         uncertain &= (1 << n_rows) - 1;
@@ -334,7 +334,7 @@ unsafe fn judge<F: Found>(
                 // SAFETY: passed on to the caller.
                 let weak = unsafe {
                     let left = remembering.keep_safe::<F::Floats>(&mut judged);
-                    let (scores, error) = found.scores(columns, centroids, row_norm);
+                    let (scores, error) = found.scores(columns, &centroids.of_tiles, row_norm);
                     remembering.note_bounds::<F::Floats>(&judged, n_rows, &scores, error, left)
                 };
                 judged.uncertain |= if F::IS_COARSE { weak } else { 0 };
@@ -419,7 +419,7 @@ unsafe fn attend<L: Lanes>(
     }
     if is_coarse && rows.doubts.are_enough() {
         // SAFETY: passed on to the caller.
-        unsafe { settle_doubts::<L>(block, assignment, rows) };
+        unsafe { settle_doubts::<L>(assignment, rows) };
     }
 }
 
@@ -447,50 +447,27 @@ unsafe fn decide<L: Lanes>(
 
 /// Scores up to sixteen rows again that upper bits left in doubt.
 #[inline(always)]
-unsafe fn settle_doubts<L: Lanes>(block: &Block, assignment: &mut Assignment<'_>, rows: &mut Rows) {
+unsafe fn settle_doubts<L: Lanes>(assignment: &mut Assignment<'_>, rows: &mut Rows) {
     let centroids = assignment.centroids;
+    let of_sixteen = &centroids.of_rows.of_sixteen;
     // SAFETY: passed on to the caller.
-    let doubtful = unsafe { rows.doubts.first::<L>(block.n_features()) };
+    let doubtful = unsafe { rows.doubts.first::<L>(&centroids.of_rows.middle) };
     let row_idxs = doubtful.row_idxs;
-    let mut norm = 0f32;
-    for row_idx in row_idxs {
-        norm = norm.max(block.tile_norms()[row_idx / LANES]);
-    }
     // SAFETY: passed on to the caller.
-    let (best, (mut labels, mut uncertain)): (Best<L, 1>, _) = unsafe {
-        let best: Best<L, 1> = score(&[doubtful.columns], centroids, &[]);
-        let labels = best.labels(centroids, norm);
-        (best, labels)
+    let found = unsafe {
+        let best: Best<L, 1> = score(&[doubtful.columns], of_sixteen, &[]);
+        best.of_rows(doubtful.columns, of_sixteen)
     };
-    if !centroids.are_all_distinct() {
-        for label in &mut labels {
-            *label = centroids.index_of((*label).into());
-        }
-    }
-    if let Wanted::Changes(remembering) = &mut assignment.wanted
-        && remembering.keeps_bounds()
-    {
-        // SAFETY: passed on to the caller.
-        let (scores, error) = unsafe { best.scores(doubtful.columns, centroids, norm) };
-        let (mut nears, mut gaps) = ([0.0; LANES], [0.0; LANES]);
-        for lane in 0..LANES {
-            let [near, far] =
-                error.near_and_far(scores.squares[lane], scores.best[lane], scores.second[lane]);
-            (nears[lane], gaps[lane]) = (near, far - near - error.of_root);
-        }
-        for (lane, row_idx) in row_idxs.iter().enumerate() {
-            // Far from the middle of the grid, scores less the mean of the centroids are better.
-            uncertain |= u32::from(remembering.is_weak(nears[lane], gaps[lane], &error)) << lane;
-            if (uncertain >> lane) & 1 == 0 {
-                remembering.note_bound(*row_idx, labels[lane], gaps[lane]);
+    let mut labels = found.labels;
+    for (lane, row_idx) in row_idxs.iter().enumerate() {
+        if found.are_certain[lane] {
+            labels[lane] = centroids.index_of(labels[lane].into());
+            if let Wanted::Changes(remembering) = &mut assignment.wanted {
+                remembering.note_bound(*row_idx, labels[lane], found.gaps[lane]);
             }
-        }
-    }
-    for lane in lanes_of(uncertain) {
-        if let Some(row_idx) = row_idxs.get(lane) {
-            let row = doubtful.rows.row(lane);
-            // SAFETY: passed on to the caller.
-            labels[lane] = unsafe { decide::<L>(*row_idx, row, assignment, &mut rows.less_middle) };
+        } else {
+            assignment.n_rechecked += 1;
+            labels[lane] = centroids.settle(doubtful.rows.row(lane));
         }
     }
     if let Wanted::Changes(remembering) = &mut assignment.wanted {

@@ -27,13 +27,21 @@ pub(super) struct PackedCentroids {
     index_of: Vec<u16>,
     /// With duplicates.
     n_clusters: usize,
-    pub(super) panels: Vec<Panel>,
-    /// [n_distinct] `|c|^2 / 2`, rounded to `f32`.
-    pub(super) biases: Vec<f32>,
+    /// For tiles of rows as they are.
+    pub(super) of_tiles: FloatCentroids,
     /// As wide as panels of 16-bit products may be, where these are made at all.
     pub(super) short_width: Option<usize>,
     /// For rows in doubt.
     pub(super) of_rows: RowCentroids,
+}
+
+/// Distinct centroids in `f32`, less some origin, for rows less the same.
+#[derive(Clone)]
+pub(super) struct FloatCentroids {
+    n_features: usize,
+    pub(super) panels: Vec<Panel>,
+    /// [n_distinct] `|c|^2 / 2`, rounded to `f32`.
+    pub(super) biases: Vec<f32>,
     /// Largest Euclidean norm, rounded up.
     max_norm: f64,
     /// See [`error_of_square`].
@@ -69,20 +77,10 @@ impl PackedCentroids {
         }
         let distinct = Centroids::new(centroids.n_features(), values);
         let origin = vec![0; distinct.n_features()];
-        let squares: Vec<u64> = distinct
-            .rows()
-            .map(|row| exact::squared_distance(row, &origin))
-            .collect();
-        let max_norm = largest_norm(&squares);
-        // One rounding: an integer below 2^58 to `f32`; halving is exact.
-        let biases: Vec<f32> = squares.iter().map(|&square| square as f32 / 2.0).collect();
         Self {
-            panels: cut_in_panels(&distinct, widths.floats),
-            biases,
+            of_tiles: FloatCentroids::new(&distinct, &origin, widths.floats),
             short_width: widths.shorts,
-            of_rows: RowCentroids::new(&distinct),
-            max_norm,
-            of_square: error_of_square(distinct.n_features(), max_norm),
+            of_rows: RowCentroids::new(&distinct, widths.floats),
             distinct,
             n_clusters,
             index_of,
@@ -143,15 +141,54 @@ impl PackedCentroids {
         }
         self.index_of(nearest)
     }
+}
 
-    /// See [`certain_gap`].
+impl FloatCentroids {
+    /// Less `origin` [n_features], on the grid; panels are at most `width` wide.
+    pub(super) fn new(distinct: &Centroids, origin: &[i32], width: usize) -> Self {
+        let squares: Vec<u64> = distinct
+            .rows()
+            .map(|row| exact::squared_distance(row, origin))
+            .collect();
+        let max_norm = largest_norm(&squares);
+        Self {
+            n_features: distinct.n_features(),
+            panels: cut_in_panels(distinct, origin, width),
+            // One rounding: an integer below 2^58 to `f32`; halving is exact.
+            biases: squares.iter().map(|&square| square as f32 / 2.0).collect(),
+            max_norm,
+            of_square: error_of_square(distinct.n_features(), max_norm),
+        }
+    }
+
+    /// If the second best score of a row of norm `row_norm` at most is more than this above the best, the best centroid is the nearest.
+    ///
+    /// The score of centroid c is `|c|^2 / 2 - x.c`, half the squared distance less the `|x|^2 / 2` that all share. Everything that
+    /// enters is an integer of 2^23 at most and so exact in `f32`, nothing under- or overflows (scores are multiples of 1/2 below 2^60),
+    /// and the only errors are roundings, u = 2^-24 each. The bias is rounded once when it is stored and once with each of the d
+    /// subtractions; a product is rounded at most once by itself (not at all where the multiply-add is fused) and at most d times as
+    /// part of the running score. So each term of the sum carries at most d + 1 factors (1 + delta), and (Higham, *Accuracy and
+    /// Stability*, lemma 3.1) with `gamma_n = n u / (1 - n u)`
+    ///
+    /// ```text
+    /// |score - exact| <= gamma_(d+1) (|c|^2 / 2 + sum_f |x_f c_f|) <= gamma_(d+1) (C^2 / 2 + X C) = E
+    /// ```
+    ///
+    /// by Cauchy and Schwarz, X at least |x| and C at least the norm of every centroid. `gamma_n <= (n + 2) u` while `n (n + 2) u <= 2`,
+    /// and n = d + 1 is at most 4,097: hence `E <= (d + 3) u (X C + C^2 / 2)`. If the computed gap is above 2 E, every other exact score
+    /// is above the best one. The gap itself is a rounded difference, but rounding is monotone: a true gap of at most a bound that is
+    /// an `f32` is never rounded above it. The bound is computed in `f64` and rounded up.
+    #[inline(always)]
     pub(super) fn certain_gap(&self, row_norm: f32) -> f32 {
-        certain_gap(self.distinct.n_features(), self.max_norm, row_norm)
+        let n_roundings = (self.n_features + 3) as f64;
+        let size = self.max_norm * (f64::from(row_norm) + self.max_norm / 2.0);
+        let bound = 2.0 * n_roundings * UNIT * size * (1.0 + 1e-12);
+        (bound as f32).next_up()
     }
 
     /// How far off distances are that follow from scores, of rows of norm `row_norm` at most.
     ///
-    /// The square of a distance is `|x|^2 + 2 score`. With X, C and u as in [`PackedCentroids::certain_gap`], `|x|^2` carries d roundings
+    /// The square of a distance is `|x|^2 + 2 score`. With X, C and u as in [`FloatCentroids::certain_gap`], `|x|^2` carries d roundings
     /// and is off by `(d + 2) u X^2` at most, twice a score by `2 (d + 3) u (X C + C^2 / 2)`, and the two additions of what is then made of
     /// them round numbers below `2 (X + C)^2`. A root is half an ulp off, below `u (X + C) 2`, and so is the difference of two.
     #[inline(always)]
@@ -160,38 +197,14 @@ impl PackedCentroids {
     }
 }
 
-/// If the second best score of a row is more than this above the best, the best centroid is the nearest.
-///
-/// The score of centroid c is `|c|^2 / 2 - x.c`, half the squared distance less the `|x|^2 / 2` that all share. Everything that
-/// enters is an integer below 2^23 and so exact in `f32`, nothing under- or overflows (scores are multiples of 1/2 below 2^59), and
-/// the only errors are roundings, u = 2^-24 each. The bias is rounded once when it is stored and once with each of the d
-/// subtractions; a product is rounded at most once by itself (not at all where the multiply-add is fused) and at most d times as
-/// part of the running score. So each term of the sum carries at most d + 1 factors (1 + delta), and (Higham, *Accuracy and
-/// Stability*, lemma 3.1) with `gamma_n = n u / (1 - n u)`
-///
-/// ```text
-/// |score - exact| <= gamma_(d+1) (|c|^2 / 2 + sum_f |x_f c_f|) <= gamma_(d+1) (C^2 / 2 + X C) = E
-/// ```
-///
-/// by Cauchy and Schwarz, X at least |x| and C at least the norm of every centroid. `gamma_n <= (n + 2) u` while `n (n + 2) u <= 2`,
-/// and n = d + 1 is at most 4,097: hence `E <= (d + 3) u (X C + C^2 / 2)`. If the computed gap is above 2 E, every other exact score
-/// is above the best one. The gap itself is a rounded difference, but rounding is monotone: a true gap of at most a bound that is
-/// an `f32` is never rounded above it. The bound is computed in `f64` and rounded up.
-pub(super) fn certain_gap(n_features: usize, max_norm: f64, row_norm: f32) -> f32 {
-    let n_roundings = (n_features + 3) as f64;
-    let size = max_norm * (f64::from(row_norm) + max_norm / 2.0);
-    let bound = 2.0 * n_roundings * UNIT * size * (1.0 + 1e-12);
-    (bound as f32).next_up()
-}
-
 /// The root of the largest of `squares`, rounded up.
-pub(super) fn largest_norm(squares: &[u64]) -> f64 {
+fn largest_norm(squares: &[u64]) -> f64 {
     let max_square = squares.iter().copied().max().unwrap_or(0);
     // Three roundings of 2^-53 each; the factor covers thousands.
     (max_square as f64).sqrt() * (1.0 + 1e-12)
 }
 
-/// By powers of the norm of a row, the error of a squared distance: the terms of [`PackedCentroids::distance_error`], in order.
+/// By powers of the norm of a row, the error of a squared distance: the terms of [`FloatCentroids::distance_error`], in order.
 pub(super) fn error_of_square(n_features: usize, max_norm: f64) -> [f64; 3] {
     let (d, c) = (n_features as f64, max_norm);
     let unit = UNIT * (1.0 + 1e-6);
@@ -202,7 +215,7 @@ pub(super) fn error_of_square(n_features: usize, max_norm: f64) -> [f64; 3] {
     ]
 }
 
-/// See [`PackedCentroids::distance_error`].
+/// See [`FloatCentroids::distance_error`].
 pub(super) struct DistanceError {
     /// Of a squared distance, in grid steps squared.
     pub(super) of_square: f32,
@@ -234,8 +247,8 @@ impl DistanceError {
     }
 }
 
-/// Panels at most `width` wide.
-fn cut_in_panels(centroids: &Centroids, width: usize) -> Vec<Panel> {
+/// Panels at most `width` wide, of values less `origin`.
+fn cut_in_panels(centroids: &Centroids, origin: &[i32], width: usize) -> Vec<Panel> {
     let n_clusters = centroids.n_clusters();
     let n_panels = n_clusters.div_ceil(width.min(MAX_PANEL_WIDTH));
     let first_idx = |panel_idx: usize| panel_idx * n_clusters / n_panels;
@@ -243,9 +256,9 @@ fn cut_in_panels(centroids: &Centroids, width: usize) -> Vec<Panel> {
         .map(|panel_idx| {
             // Widths that differ by one at most: a narrow remainder would leave the multipliers waiting.
             let members = first_idx(panel_idx)..first_idx(panel_idx + 1);
-            let values = (0..centroids.n_features()).flat_map(|feature_idx| {
-                let values = members.clone().map(move |idx| centroids.row(idx));
-                values.map(move |row| row[feature_idx] as f32)
+            let values = origin.iter().enumerate().flat_map(|(feature_idx, origin)| {
+                let rows = members.clone().map(|idx| centroids.row(idx));
+                rows.map(move |row| (row[feature_idx] - origin) as f32)
             });
             Panel {
                 first_idx: members.start,
@@ -284,7 +297,12 @@ mod tests {
             let packed =
                 PackedCentroids::new(&Centroids::new(2, (0..2 * n_clusters).collect()), FLOATS);
             assert_eq!(
-                packed.panels.iter().map(|p| p.width).collect::<Vec<_>>(),
+                packed
+                    .of_tiles
+                    .panels
+                    .iter()
+                    .map(|p| p.width)
+                    .collect::<Vec<_>>(),
                 widths
             );
         }

@@ -12,7 +12,7 @@ pub(super) struct Doubts {
     /// Where they lie in the block.
     row_idxs: [[usize; LANES]; 2],
     n_rows: usize,
-    /// [n_features] the first sixteen, as a tile.
+    /// [n_features] the first sixteen less some origin, as a tile.
     columns: Vec<[f32; LANES]>,
 }
 
@@ -21,7 +21,7 @@ pub(super) struct Doubtful<'a> {
     pub(super) rows: &'a TileRows,
     /// Where they lie in the block.
     pub(super) row_idxs: &'a [usize],
-    /// [n_features] as a tile; beyond the last row there is anything that once was one.
+    /// [n_features] less the origin, as a tile; beyond the last row there is anything that once was one.
     pub(super) columns: &'a [[f32; LANES]],
 }
 
@@ -47,15 +47,15 @@ impl Doubts {
         self.n_rows > 0
     }
 
-    /// The first sixteen, or as many as there are, which [`Doubts::drop_first`] then drops.
+    /// The first sixteen, or as many as there are, less `origin` [n_features]; [`Doubts::drop_first`] then drops them.
     ///
     /// # Safety
     /// As for [`Lanes`].
     #[inline(always)]
-    pub(super) unsafe fn first<L: Lanes>(&mut self, n_features: usize) -> Doubtful<'_> {
-        self.columns.resize(n_features, [0.0; LANES]);
+    pub(super) unsafe fn first<L: Lanes>(&mut self, origin: &[i32]) -> Doubtful<'_> {
+        self.columns.resize(origin.len(), [0.0; LANES]);
         // SAFETY: passed on to the caller.
-        unsafe { self.rows[0].turn_back::<L>(&mut self.columns) };
+        unsafe { self.rows[0].turn_back::<L>(origin, &mut self.columns) };
         Doubtful {
             rows: &self.rows[0],
             row_idxs: &self.row_idxs[0][..self.n_rows.min(LANES)],
@@ -84,15 +84,17 @@ mod tests {
         let values: Vec<i32> = (0..(n_rows * n_features) as i32).map(|i| i * 31).collect();
         let block = Block::from_rows(0, n_features, &values, vec![0; n_rows]).unwrap();
         let (mut doubts, mut of_tile) = (Doubts::default(), TileRows::default());
+        let origin: Vec<i32> = (0..n_features as i32).map(|i| i * i - 9).collect();
         let mut seen = Vec::new();
         let mut settle = |doubts: &mut Doubts| {
             // SAFETY: `Scalar` needs no more than the processor that the crate is compiled for.
-            let first = unsafe { doubts.first::<Scalar>(n_features) };
+            let first = unsafe { doubts.first::<Scalar>(&origin) };
             for (lane, row_idx) in first.row_idxs.iter().enumerate() {
                 let row = &values[row_idx * n_features..][..n_features];
                 assert_eq!(&first.rows.row(lane)[..n_features], row);
                 let columns = first.columns.iter().map(|column| column[lane] as i32);
-                assert!(columns.eq(row.iter().copied()));
+                let less_origin = row.iter().zip(&origin).map(|(x, origin)| x - origin);
+                assert!(columns.eq(less_origin));
             }
             seen.extend_from_slice(first.row_idxs);
             doubts.drop_first();

@@ -335,15 +335,6 @@ impl Remembering<'_> {
         weak
     }
 
-    /// Whether better scores would give a row a bound that is worth it, when it is `near` to its centroid and, as far as these scores tell,
-    /// `gap` grid steps nearer than to any other.
-    #[inline(always)]
-    pub(super) fn is_weak(&self, near: f32, gap: f32, error: &DistanceError) -> bool {
-        let worth = (PASSES_WORTH_A_SCORE * self.travel.last_units()) as f32;
-        let per_unit = (1.0 / self.travel.unit) as f32;
-        (gap * per_unit).max(worth) * near < error.of_square * per_unit
-    }
-
     /// The bound of one row, which is `gap` grid steps nearer to the centroid of its label than to any other; after [`Remembering::note_bounds`]
     /// for its tile, which may be found to be safe when it is next asked after.
     #[inline(always)]

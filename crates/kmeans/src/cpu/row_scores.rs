@@ -1,22 +1,21 @@
-//! Scores of single rows in `f32`, with centroids in the lanes: for rows that scores of whole tiles leave in doubt.
+//! Scores of rows that scores of whole tiles leave in doubt, in `f32`: of sixteen, as of a tile, or of one, with centroids in the lanes.
 
-use super::centroids::{DistanceError, certain_gap, error_of_square, largest_norm};
+use super::centroids::FloatCentroids;
 use super::lanes::Lanes;
 use super::score::{Best, Tally, sum_of_four};
 use crate::block::rounded_up;
-use crate::{Centroids, LANES, exact};
+use crate::{Centroids, LANES};
 
-/// Centroids less their mean, for the scores of single rows: there, what rounding takes is a share of how far things lie apart, and not of
+/// Centroids less their mean, for the scores of rows in doubt: there, what rounding takes is a share of how far things lie apart, and not of
 /// where they lie on the grid.
 #[derive(Clone)]
 pub(super) struct RowCentroids {
     /// [n_features] about the mean of the centroids.
-    middle: Vec<i32>,
+    pub(super) middle: Vec<i32>,
+    /// Less the middle, for sixteen rows.
+    pub(super) of_sixteen: FloatCentroids,
+    /// Less the middle, for one row.
     tiles: Vec<CentroidTile>,
-    /// Largest Euclidean norm less the middle, rounded up.
-    max_norm: f64,
-    /// See [`error_of_square`].
-    of_square: [f64; 3],
 }
 
 /// What there is to say of a single row.
@@ -40,7 +39,8 @@ struct CentroidTile {
 }
 
 impl RowCentroids {
-    pub(super) fn new(centroids: &Centroids) -> Self {
+    /// Panels are at most `width` wide.
+    pub(super) fn new(centroids: &Centroids, width: usize) -> Self {
         let n_clusters = centroids.n_clusters();
         let middle: Vec<i32> = (0..centroids.n_features())
             .map(|feature_idx| {
@@ -48,22 +48,18 @@ impl RowCentroids {
                 (values.sum::<i64>() / n_clusters as i64) as i32
             })
             .collect();
-        let squares: Vec<u64> = centroids
-            .rows()
-            .map(|row| exact::squared_distance(row, &middle))
-            .collect();
-        let tiles = squares
+        let of_sixteen = FloatCentroids::new(centroids, &middle, width);
+        let tiles = of_sixteen
+            .biases
             .chunks(LANES)
             .enumerate()
-            .map(|(tile_idx, squares)| {
+            .map(|(tile_idx, own_biases)| {
                 let own = tile_idx * LANES..;
                 let mut biases = [f32::INFINITY; LANES];
-                for (bias, &square) in biases.iter_mut().zip(squares) {
-                    *bias = square as f32 / 2.0;
-                }
+                biases[..own_biases.len()].copy_from_slice(own_biases);
                 let columns = middle.iter().enumerate().map(|(feature_idx, middle)| {
                     let mut column = [0.0; LANES];
-                    for ((value, _), idx) in column.iter_mut().zip(squares).zip(own.clone()) {
+                    for ((value, _), idx) in column.iter_mut().zip(own_biases).zip(own.clone()) {
                         *value = (centroids.row(idx)[feature_idx] - middle) as f32;
                     }
                     column
@@ -79,13 +75,10 @@ impl RowCentroids {
                     columns,
                 }
             });
-        let tiles = tiles.collect();
-        let max_norm = largest_norm(&squares);
         Self {
-            of_square: error_of_square(middle.len(), max_norm),
+            tiles: tiles.collect(),
+            of_sixteen,
             middle,
-            tiles,
-            max_norm,
         }
     }
 
@@ -129,8 +122,8 @@ impl RowCentroids {
         let (least, second, least_idx) = scores.first();
         let square = sum_of_squares(room);
         let norm = rounded_up(square);
-        let gap = certain_gap(self.middle.len(), self.max_norm, norm);
-        let error = DistanceError::new(&self.of_square, self.max_norm, norm, 0.0);
+        let gap = self.of_sixteen.certain_gap(norm);
+        let error = self.of_sixteen.distance_error(norm);
         let [near, far] = error.near_and_far(square, least, second);
         NearestToRow {
             idx: least_idx as u16,
@@ -197,11 +190,13 @@ fn sum_of_squares(values: &[f32]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::super::lanes::Scalar;
+    use super::super::score::score;
     use super::*;
-    use crate::GRID_LIMIT;
+    use crate::{GRID_LIMIT, exact};
 
-    /// Rows and centroids within `spread` of a corner of the grid: the share of rows that are certain. What is said of them must hold.
-    fn certain_share(n_features: usize, n_clusters: usize, spread: u64) -> f64 {
+    /// Rows and centroids within `spread` of a corner of the grid: the share of rows that are certain, scored one by one and by sixteens.
+    /// What is said of them must hold.
+    fn certain_shares(n_features: usize, n_clusters: usize, spread: u64) -> [f64; 2] {
         let mut state = 11u64;
         let mut near_corner = |n_rows: usize| -> Vec<i32> {
             let mut next = || {
@@ -213,31 +208,58 @@ mod tests {
             (0..n_rows * n_features).map(|_| next()).collect()
         };
         let centroids = Centroids::new(n_features, near_corner(n_clusters));
-        let rows = near_corner(1_000);
-        let of_rows = RowCentroids::new(&centroids);
-        let (mut n_certain, mut room) = (0, Vec::new());
-        for row in rows.chunks(n_features) {
+        let rows = near_corner(63 * LANES);
+        let of_rows = RowCentroids::new(&centroids, 8);
+        let (mut n_certain, mut room) = ([0; 2], Vec::new());
+        for sixteen in rows.chunks(LANES * n_features) {
+            let mut columns = vec![[0.0; LANES]; n_features];
+            for (lane, row) in sixteen.chunks(n_features).enumerate() {
+                for ((column, value), middle) in columns.iter_mut().zip(row).zip(&of_rows.middle) {
+                    column[lane] = (value - middle) as f32;
+                }
+            }
             // SAFETY: `Scalar` needs no more than the processor that the crate is compiled for.
-            let found = unsafe { of_rows.nearest::<Scalar>(row, &mut room) };
-            let exact = exact::nearest_two(row, &centroids);
-            let gap = (exact.second_d2 as f64).sqrt() - (exact.d2 as f64).sqrt();
-            assert!(f64::from(found.gap) <= gap, "{} > {gap}", found.gap);
-            if found.is_certain {
-                assert_eq!(found.idx, exact.label);
-                n_certain += 1;
+            let of_sixteen = unsafe {
+                let best: Best<Scalar, 1> = score(&[&columns], &of_rows.of_sixteen, &[]);
+                best.of_rows(&columns, &of_rows.of_sixteen)
+            };
+            for (lane, row) in sixteen.chunks(n_features).enumerate() {
+                // SAFETY: as above.
+                let of_one = unsafe { of_rows.nearest::<Scalar>(row, &mut room) };
+                let exact = exact::nearest_two(row, &centroids);
+                let gap = (exact.second_d2 as f64).sqrt() - (exact.d2 as f64).sqrt();
+                let found = [
+                    (of_one.idx, of_one.is_certain, of_one.gap),
+                    (
+                        of_sixteen.labels[lane],
+                        of_sixteen.are_certain[lane],
+                        of_sixteen.gaps[lane],
+                    ),
+                ];
+                for ((label, is_certain, found_gap), n_certain) in
+                    found.into_iter().zip(&mut n_certain)
+                {
+                    assert!(f64::from(found_gap) <= gap, "{found_gap} > {gap}");
+                    if is_certain {
+                        assert_eq!(label, exact.label);
+                        *n_certain += 1;
+                    }
+                }
             }
         }
-        f64::from(n_certain) / 1_000.0
+        n_certain.map(|n_certain| n_certain as f64 / (63 * LANES) as f64)
     }
 
     #[test]
     fn rows_far_from_the_middle_of_the_grid_are_certain() {
         for (n_features, n_clusters) in [(1, 2), (3, 5), (16, 16), (33, 40)] {
             // Scores about the middle of the grid could not tell these apart: they round squares of 2^44 to 2^21.
-            assert!(certain_share(n_features, n_clusters, 1_000) > 0.97);
-            assert!(certain_share(n_features, n_clusters, 1 << 22) > 0.97);
+            for spread in [1_000, 1 << 22] {
+                let shares = certain_shares(n_features, n_clusters, spread);
+                assert!(shares.iter().all(|share| *share > 0.97), "{shares:?}");
+            }
             // Ties are never certain.
-            assert!(certain_share(n_features, n_clusters, 1) == 0.0);
+            assert_eq!(certain_shares(n_features, n_clusters, 1), [0.0; 2]);
         }
     }
 }

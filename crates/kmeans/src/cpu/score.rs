@@ -1,8 +1,9 @@
 //! Scores of tiles of rows against panels of centroids, in registers, and the best of them.
 
-use super::centroids::{DistanceError, MAX_PANEL_WIDTH, PackedCentroids, Panel};
+use super::centroids::{DistanceError, FloatCentroids, MAX_PANEL_WIDTH, Panel};
 use super::lanes::Lanes;
 use crate::LANES;
+use crate::block::rounded_up;
 
 /// What is kept of the scores of a group, as they come in order of the centroids: a later one must be less to take a place.
 ///
@@ -25,12 +26,12 @@ pub(super) trait Found {
     /// Of upper bits only.
     const IS_COARSE: bool;
     /// The positions of the nearest centroids, and a bit for each row whose is not certain.
-    unsafe fn labels(&self, centroids: &PackedCentroids, row_norm: f32) -> ([u16; LANES], u32);
+    unsafe fn labels(&self, centroids: &FloatCentroids, row_norm: f32) -> ([u16; LANES], u32);
     /// The scores, and how far off the distances are that follow from them. `columns` [n_features], where scores are of whole values.
     unsafe fn scores(
         &self,
         columns: &[[f32; LANES]],
-        centroids: &PackedCentroids,
+        centroids: &FloatCentroids,
         row_norm: f32,
     ) -> (Scores, DistanceError);
 }
@@ -63,12 +64,54 @@ impl<L: Lanes, const TILES: usize> Best<L, TILES> {
     }
 }
 
+/// What there is to say of sixteen rows, each by its own norm.
+pub(super) struct OfRows {
+    /// The positions of the nearest centroids.
+    pub(super) labels: [u16; LANES],
+    pub(super) are_certain: [bool; LANES],
+    /// How much nearer they are than any other, at least, in grid steps.
+    pub(super) gaps: [f32; LANES],
+}
+
+impl<L: Lanes> Best<L, 1> {
+    /// Of the rows `columns` [n_features] that were scored.
+    #[inline(always)]
+    pub(super) unsafe fn of_rows(
+        &self,
+        columns: &[[f32; LANES]],
+        centroids: &FloatCentroids,
+    ) -> OfRows {
+        let (mut best, mut second, mut idxs) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
+        // SAFETY: passed on to the caller.
+        let squares = unsafe {
+            self.score[0].store(&mut best);
+            self.second_score[0].store(&mut second);
+            self.idx[0].store(&mut idxs);
+            squared_norms::<L>(columns)
+        };
+        let mut are_certain = [false; LANES];
+        let mut gaps = [0.0; LANES];
+        for lane in 0..LANES {
+            let norm = rounded_up(squares[lane]);
+            are_certain[lane] = second[lane] - best[lane] > centroids.certain_gap(norm);
+            let error = centroids.distance_error(norm);
+            let [near, far] = error.near_and_far(squares[lane], best[lane], second[lane]);
+            gaps[lane] = far - near - error.of_root;
+        }
+        OfRows {
+            labels: as_labels(idxs),
+            are_certain,
+            gaps,
+        }
+    }
+}
+
 impl<L: Lanes> Found for Best<L, 1> {
     type Floats = L;
     const IS_COARSE: bool = false;
 
     #[inline(always)]
-    unsafe fn labels(&self, centroids: &PackedCentroids, row_norm: f32) -> ([u16; LANES], u32) {
+    unsafe fn labels(&self, centroids: &FloatCentroids, row_norm: f32) -> ([u16; LANES], u32) {
         let gap = centroids.certain_gap(row_norm);
         let mut idxs = [0f32; LANES];
         let mut uncertain = 0;
@@ -92,7 +135,7 @@ impl<L: Lanes> Found for Best<L, 1> {
     unsafe fn scores(
         &self,
         columns: &[[f32; LANES]],
-        centroids: &PackedCentroids,
+        centroids: &FloatCentroids,
         row_norm: f32,
     ) -> (Scores, DistanceError) {
         let (mut best, mut second) = ([0.0; LANES], [0.0; LANES]);
@@ -254,7 +297,7 @@ fn as_labels(idxs: [f32; LANES]) -> [u16; LANES] {
 #[inline(always)]
 pub(super) unsafe fn score<L: Lanes, B: Tally<L, TILES>, const TILES: usize>(
     tiles: &[&[[f32; LANES]]; TILES],
-    centroids: &PackedCentroids,
+    centroids: &FloatCentroids,
     ahead: &[[f32; LANES]],
 ) -> B {
     // SAFETY: passed on to the caller.

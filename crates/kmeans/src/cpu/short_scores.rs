@@ -4,7 +4,7 @@
 //! What they cannot tell apart is scored again in `f32`, and what that cannot, in exact integers. Rows are those of a block less its
 //! origin (see [`Split`]), centroids are scaled by a number of their own, so that nothing overflows and few bits are wasted.
 
-use super::centroids::{DistanceError, PackedCentroids, error_of_square};
+use super::centroids::{DistanceError, FloatCentroids, error_of_square};
 use super::lanes::Lanes;
 use super::score::{Found, Scores};
 use super::shorts::Shorts;
@@ -212,7 +212,7 @@ impl<S: Shorts> Found for FoundShort<'_, S> {
     const IS_COARSE: bool = true;
 
     #[inline(always)]
-    unsafe fn labels(&self, _: &PackedCentroids, _: f32) -> ([u16; LANES], u32) {
+    unsafe fn labels(&self, _: &FloatCentroids, _: f32) -> ([u16; LANES], u32) {
         let mut scores = [0; LANES];
         let gap = self.centroids.certain_gap(self.row_norm);
         // SAFETY: passed on to the caller.
@@ -231,7 +231,7 @@ impl<S: Shorts> Found for FoundShort<'_, S> {
     unsafe fn scores(
         &self,
         _: &[[f32; LANES]],
-        _: &PackedCentroids,
+        _: &FloatCentroids,
         _: f32,
     ) -> (Scores, DistanceError) {
         let (mut best, mut second) = ([0; LANES], [0; LANES]);

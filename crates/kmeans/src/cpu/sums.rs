@@ -136,21 +136,22 @@ impl TileRows {
         }
     }
 
-    /// The rows, feature by feature: `columns` [n_features].
+    /// The rows less `origin` [n_features], feature by feature: `columns` [n_features].
     ///
     /// # Safety
     /// As for [`Lanes`].
     #[inline(always)]
-    pub(super) unsafe fn turn_back<L: Lanes>(&self, columns: &mut [[f32; LANES]]) {
+    pub(super) unsafe fn turn_back<L: Lanes>(&self, origin: &[i32], columns: &mut [[f32; LANES]]) {
         let rows = self.chunks.as_flattened();
-        for (four_idx, columns) in columns.chunks_mut(4).enumerate() {
+        let fours = columns.chunks_mut(4).zip(origin.chunks(4));
+        for (four_idx, (columns, origin)) in fours.enumerate() {
             let mut turned = [[0; LANES]; LANES / 4];
             // SAFETY: passed on to the caller.
             unsafe { L::turn_quads(&rows[4 * four_idx..], LANES * self.n_chunks, &mut turned) };
-            for (column, turned) in columns.iter_mut().zip(turned) {
+            for ((column, turned), origin) in columns.iter_mut().zip(turned).zip(origin) {
                 let mut values = [0.0; LANES];
                 for lane in 0..LANES {
-                    values[lane] = turned[lane] as f32;
+                    values[lane] = (turned[lane] - origin) as f32;
                 }
                 *column = values;
             }

@@ -1,6 +1,6 @@
 //! How far off scores may be, and that it shows when a bound is too small.
 
-use super::super::centroids::PanelWidths;
+use super::super::centroids::{PackedCentroids, PanelWidths};
 use super::super::lanes::Scalar;
 use super::super::shorts::PlainShorts;
 use super::super::{BlockMemory, CpuBackend, Kernel};
@@ -145,7 +145,9 @@ fn settle_half_way_rows(reach: i32) {
     let n_in_doubt = (0..block.tile_norms().len()).map(|tile_idx| {
         let found = found(split, tile_idx, &shorts).unwrap();
         // SAFETY: as above.
-        unsafe { found.labels(&packed, 0.0) }.1.count_ones()
+        unsafe { found.labels(&packed.of_tiles, 0.0) }
+            .1
+            .count_ones()
     });
     let per_tile: Vec<u32> = n_in_doubt.collect();
     assert!(per_tile.iter().sum::<u32>() as usize > 20 * LANES);
@@ -202,7 +204,7 @@ fn a_gap_that_is_too_small_is_noticed() {
         for (tile_idx, expected) in expected.chunks(LANES).enumerate() {
             let found = found(split, tile_idx, shorts).unwrap();
             // SAFETY: as above.
-            let (labels, uncertain) = unsafe { found.labels(&packed, 0.0) };
+            let (labels, uncertain) = unsafe { found.labels(&packed.of_tiles, 0.0) };
             for (lane, &expected) in expected.iter().enumerate() {
                 let is_certain = (uncertain >> lane) & 1 == 0;
                 n_wrong += usize::from(is_certain && labels[lane] != expected);
