@@ -4,7 +4,7 @@
 //! takes one multiply-add a feature; with the best and the second best score the row is certain unless their gap is within the
 //! proven error ([`FloatCentroids::certain_gap`](super::centroids::FloatCentroids::certain_gap)).
 
-use super::centroids::PackedCentroids;
+use super::centroids::{NearestToRow, PackedCentroids};
 use super::lanes::Lanes;
 use super::memory::Remembering;
 use super::score::{Best, BestTwo, Found, score};
@@ -434,6 +434,18 @@ unsafe fn decide<L: Lanes>(
     let centroids = assignment.centroids;
     // SAFETY: passed on to the caller.
     let found = unsafe { centroids.of_rows.nearest::<L>(row, room) };
+    conclude(row_idx, row, found, assignment)
+}
+
+/// The label that follows from what was `found` of a row, which integers settle if need be; its bound is noted.
+#[inline(always)]
+fn conclude(
+    row_idx: usize,
+    row: &[i32],
+    found: NearestToRow,
+    assignment: &mut Assignment<'_>,
+) -> u16 {
+    let centroids = assignment.centroids;
     if !found.is_certain {
         assignment.n_rechecked += 1;
         return centroids.settle(row);
@@ -458,17 +470,9 @@ unsafe fn settle_doubts<L: Lanes>(assignment: &mut Assignment<'_>, rows: &mut Ro
         let best: Best<L, 1> = score(&[doubtful.columns], of_sixteen, &[]);
         best.of_rows(doubtful.columns, of_sixteen)
     };
-    let mut labels = found.labels;
+    let mut labels = [0; LANES];
     for (lane, row_idx) in row_idxs.iter().enumerate() {
-        if found.are_certain[lane] {
-            labels[lane] = centroids.index_of(labels[lane].into());
-            if let Wanted::Changes(remembering) = &mut assignment.wanted {
-                remembering.note_bound(*row_idx, labels[lane], found.gaps[lane]);
-            }
-        } else {
-            assignment.n_rechecked += 1;
-            labels[lane] = centroids.settle(doubtful.rows.row(lane));
-        }
+        labels[lane] = conclude(*row_idx, doubtful.rows.row(lane), found[lane], assignment);
     }
     if let Wanted::Changes(remembering) = &mut assignment.wanted {
         // SAFETY: passed on to the caller.

@@ -1,6 +1,7 @@
 //! Centroids as the kernel wants them: distinct, in panels, with their bias and the error bound.
 
 use super::row_scores::RowCentroids;
+use crate::block::rounded_up;
 use crate::{Centroids, exact};
 use std::collections::HashMap;
 
@@ -46,6 +47,16 @@ pub(super) struct FloatCentroids {
     max_norm: f64,
     /// See [`error_of_square`].
     of_square: [f64; 3],
+}
+
+/// What there is to say of a single row.
+#[derive(Clone, Copy, Default)]
+pub(super) struct NearestToRow {
+    /// The position of the nearest centroid.
+    pub(super) idx: u16,
+    pub(super) is_certain: bool,
+    /// How much nearer it is than any other, at least, in grid steps.
+    pub(super) gap: f32,
 }
 
 /// Up to [`MAX_PANEL_WIDTH`] centroids.
@@ -184,6 +195,19 @@ impl FloatCentroids {
         let size = self.max_norm * (f64::from(row_norm) + self.max_norm / 2.0);
         let bound = 2.0 * n_roundings * UNIT * size * (1.0 + 1e-12);
         (bound as f32).next_up()
+    }
+
+    /// Of a row of squared norm `square`, `idx` being the position of the centroid with the best score.
+    #[inline(always)]
+    pub(super) fn nearest(&self, square: f32, idx: u16, best: f32, second: f32) -> NearestToRow {
+        let norm = rounded_up(square);
+        let error = self.distance_error(norm);
+        let [near, far] = error.near_and_far(square, best, second);
+        NearestToRow {
+            idx,
+            is_certain: second - best > self.certain_gap(norm),
+            gap: far - near - error.of_root,
+        }
     }
 
     /// How far off distances are that follow from scores, of rows of norm `row_norm` at most.

@@ -1,9 +1,8 @@
 //! Scores of rows that scores of whole tiles leave in doubt, in `f32`: of sixteen, as of a tile, or of one, with centroids in the lanes.
 
-use super::centroids::FloatCentroids;
+use super::centroids::{FloatCentroids, NearestToRow};
 use super::lanes::Lanes;
 use super::score::{Best, Tally, sum_of_four};
-use crate::block::rounded_up;
 use crate::{Centroids, LANES};
 
 /// Centroids less their mean, for the scores of rows in doubt: there, what rounding takes is a share of how far things lie apart, and not of
@@ -16,15 +15,6 @@ pub(super) struct RowCentroids {
     pub(super) of_sixteen: FloatCentroids,
     /// Less the middle, for one row.
     tiles: Vec<CentroidTile>,
-}
-
-/// What there is to say of a single row.
-pub(super) struct NearestToRow {
-    /// The position of the nearest centroid.
-    pub(super) idx: u16,
-    pub(super) is_certain: bool,
-    /// How much nearer it is than any other, at least, in grid steps.
-    pub(super) gap: f32,
 }
 
 /// Up to [`LANES`] centroids, one a lane.
@@ -121,15 +111,8 @@ impl RowCentroids {
         }
         let (least, second, least_idx) = scores.first();
         let square = sum_of_squares(room);
-        let norm = rounded_up(square);
-        let gap = self.of_sixteen.certain_gap(norm);
-        let error = self.of_sixteen.distance_error(norm);
-        let [near, far] = error.near_and_far(square, least, second);
-        NearestToRow {
-            idx: least_idx as u16,
-            is_certain: second - least > gap,
-            gap: far - near - error.of_root,
-        }
+        self.of_sixteen
+            .nearest(square, least_idx as u16, least, second)
     }
 }
 
@@ -228,20 +211,10 @@ mod tests {
                 let of_one = unsafe { of_rows.nearest::<Scalar>(row, &mut room) };
                 let exact = exact::nearest_two(row, &centroids);
                 let gap = (exact.second_d2 as f64).sqrt() - (exact.d2 as f64).sqrt();
-                let found = [
-                    (of_one.idx, of_one.is_certain, of_one.gap),
-                    (
-                        of_sixteen.labels[lane],
-                        of_sixteen.are_certain[lane],
-                        of_sixteen.gaps[lane],
-                    ),
-                ];
-                for ((label, is_certain, found_gap), n_certain) in
-                    found.into_iter().zip(&mut n_certain)
-                {
-                    assert!(f64::from(found_gap) <= gap, "{found_gap} > {gap}");
-                    if is_certain {
-                        assert_eq!(label, exact.label);
+                for (found, n_certain) in [of_one, of_sixteen[lane]].iter().zip(&mut n_certain) {
+                    assert!(f64::from(found.gap) <= gap, "{} > {gap}", found.gap);
+                    if found.is_certain {
+                        assert_eq!(found.idx, exact.label);
                         *n_certain += 1;
                     }
                 }

@@ -1,9 +1,8 @@
 //! Scores of tiles of rows against panels of centroids, in registers, and the best of them.
 
-use super::centroids::{DistanceError, FloatCentroids, MAX_PANEL_WIDTH, Panel};
+use super::centroids::{DistanceError, FloatCentroids, MAX_PANEL_WIDTH, NearestToRow, Panel};
 use super::lanes::Lanes;
 use crate::LANES;
-use crate::block::rounded_up;
 
 /// What is kept of the scores of a group, as they come in order of the centroids: a later one must be less to take a place.
 ///
@@ -64,23 +63,14 @@ impl<L: Lanes, const TILES: usize> Best<L, TILES> {
     }
 }
 
-/// What there is to say of sixteen rows, each by its own norm.
-pub(super) struct OfRows {
-    /// The positions of the nearest centroids.
-    pub(super) labels: [u16; LANES],
-    pub(super) are_certain: [bool; LANES],
-    /// How much nearer they are than any other, at least, in grid steps.
-    pub(super) gaps: [f32; LANES],
-}
-
 impl<L: Lanes> Best<L, 1> {
-    /// Of the rows `columns` [n_features] that were scored.
+    /// Of each of the rows `columns` [n_features] that were scored, by its own norm.
     #[inline(always)]
     pub(super) unsafe fn of_rows(
         &self,
         columns: &[[f32; LANES]],
         centroids: &FloatCentroids,
-    ) -> OfRows {
+    ) -> [NearestToRow; LANES] {
         let (mut best, mut second, mut idxs) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
         // SAFETY: passed on to the caller.
         let squares = unsafe {
@@ -89,20 +79,13 @@ impl<L: Lanes> Best<L, 1> {
             self.idx[0].store(&mut idxs);
             squared_norms::<L>(columns)
         };
-        let mut are_certain = [false; LANES];
-        let mut gaps = [0.0; LANES];
+        let labels = as_labels(idxs);
+        let mut nearest = [NearestToRow::default(); LANES];
         for lane in 0..LANES {
-            let norm = rounded_up(squares[lane]);
-            are_certain[lane] = second[lane] - best[lane] > centroids.certain_gap(norm);
-            let error = centroids.distance_error(norm);
-            let [near, far] = error.near_and_far(squares[lane], best[lane], second[lane]);
-            gaps[lane] = far - near - error.of_root;
+            nearest[lane] =
+                centroids.nearest(squares[lane], labels[lane], best[lane], second[lane]);
         }
-        OfRows {
-            labels: as_labels(idxs),
-            are_certain,
-            gaps,
-        }
+        nearest
     }
 }
 
