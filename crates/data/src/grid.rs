@@ -89,18 +89,27 @@ impl Gridder {
             return;
         }
         shape_lanes(self.shape, self.clip_low, &mut shaped);
-        for lane in 0..LANES {
-            let scaled = match self.is_scaled {
-                true => (shaped[lane] - self.mean) / self.sd,
-                // What dividing by one leaves, sooner.
-                false => shaped[lane] - self.mean,
-            };
-            let steps = (scaled - self.offset) * self.steps_per_unit;
-            let q = (steps + ROUNDER) - ROUNDER;
-            lanes.sum[lane] += q;
-            lanes.squares[lane] += q * q;
-            out[lane] = q as f32;
+        for x in &mut shaped {
+            *x -= self.mean;
         }
+        // Dividing by one leaves what it was, later.
+        if self.is_scaled {
+            for x in &mut shaped {
+                *x /= self.sd;
+            }
+        }
+        // Copies: of what may lie in one place the compiler makes no vectors.
+        let (mut sum, mut squares) = (lanes.sum, lanes.squares);
+        let mut placed = [0.0; LANES];
+        for lane in 0..LANES {
+            let steps = (shaped[lane] - self.offset) * self.steps_per_unit;
+            let q = (steps + ROUNDER) - ROUNDER;
+            sum[lane] += q;
+            squares[lane] += q * q;
+            placed[lane] = q as f32;
+        }
+        (lanes.sum, lanes.squares) = (sum, squares);
+        *out = placed;
     }
 
     /// Puts what is outside of the range at its end and counts it, and the value to impute in the place of NaN.
