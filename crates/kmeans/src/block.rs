@@ -349,14 +349,6 @@ impl Block {
         }
     }
 
-    /// Fetches what [`Block::lines`] leaves out of the rows of a tile whose bit is set into the nearest cache.
-    #[inline(always)]
-    pub(crate) fn fetch_lower(&self, tile_idx: usize, rows: u32) {
-        if let Values::Split(split) = &self.values {
-            split.fetch_lower(tile_idx, rows);
-        }
-    }
-
     /// How the rows lie in memory.
     #[inline(always)]
     pub(crate) fn values(&self) -> &Values {

@@ -11,9 +11,9 @@ use super::score::{Best, BestTwo, Found, score};
 use super::short_scores::{BestShort, ShortCentroids, score_short};
 use super::shorts::Shorts;
 use super::sums::{Rows, TileRows, join, lanes_of};
-use super::waiting::{Judged, N_WAITING};
+use super::waiting::{Judged, N_ROWS_WAITING, N_TILES_WAITING, WantedRow};
 use crate::exact::{self, NearestTwo};
-use crate::split::Split;
+use crate::split::{ShortRows, Split};
 use crate::{Block, LANES, Partial, TileRoom};
 
 /// Tiles that several assignments go over in turn are those that stay in the second-level cache meanwhile.
@@ -132,10 +132,13 @@ unsafe fn visit<S: Shorts, const TILES: usize>(
     rows: &mut Rows,
     rooms: &mut [TileRoom; TILES],
 ) {
+    let short_rows = block.split().map(Split::short_rows);
+    rows.single
+        .resize(block.n_features().div_ceil(LANES), [0; LANES]);
     let (groups, rest) = list.as_chunks::<TILES>();
     // Once more than there are groups: for the rest of the tiles, and of those that wait.
     for group_idx in 0..=groups.len() {
-        let mut most_waiting = N_WAITING;
+        let mut most_waiting = [N_TILES_WAITING, N_ROWS_WAITING];
         if let Some(group) = groups.get(group_idx) {
             let ahead = groups.get(group_idx + TILES_AHEAD.div_ceil(TILES));
             // SAFETY: passed on to the caller.
@@ -144,7 +147,7 @@ unsafe fn visit<S: Shorts, const TILES: usize>(
                 label_group::<S, TILES>(block, group, ahead, shorts, assignment, rows, rooms);
             }
         } else {
-            most_waiting = 0;
+            most_waiting = [0, 0];
             if TILES > 1
                 && let Some(room) = rooms.as_chunks_mut::<1>().0.first_mut()
             {
@@ -156,9 +159,15 @@ unsafe fn visit<S: Shorts, const TILES: usize>(
                 }
             }
         }
-        while let Some(due) = rows.waiting.take_beyond(most_waiting) {
+        while let Some(due) = rows.waiting_tiles.take_beyond(most_waiting[0]) {
             // SAFETY: passed on to the caller.
-            unsafe { attend::<S::Floats>(block, due, true, assignment, rows) };
+            unsafe { attend::<S::Floats>(block, due, assignment, rows) };
+        }
+        if let Some(short_rows) = &short_rows {
+            while let Some(due) = rows.waiting_rows.take_beyond(most_waiting[1]) {
+                // SAFETY: passed on to the caller.
+                unsafe { attend_row::<S::Floats>(short_rows, due, assignment, rows) };
+            }
         }
     }
     if rows.doubts.are_any() {
@@ -200,8 +209,19 @@ unsafe fn label_group<S: Shorts, const TILES: usize>(
             let found = best.of_tile(nth, tiles[nth], shorts, norms[nth]);
             // SAFETY: passed on to the caller.
             let judged = unsafe { judge(block, group[nth], &[], &found, assignment) };
-            if let Some(judged) = judged {
-                rows.waiting.put(block, judged);
+            match (judged, &mut assignment.wanted) {
+                (None, _) => {}
+                (Some(judged), Wanted::Changes(remembering)) if remembering.knows_labels() => {
+                    let short_rows = split.short_rows();
+                    remembering.note_certain(&judged, |row| {
+                        short_rows.fetch_lower(row.row_idx as usize);
+                        rows.waiting_rows.put(row);
+                    });
+                }
+                (Some(judged), _) => {
+                    split.fetch_lower(judged.tile_idx, judged.moved | judged.uncertain);
+                    rows.waiting_tiles.put(judged);
+                }
             }
         }
         return;
@@ -235,7 +255,7 @@ unsafe fn label_group<S: Shorts, const TILES: usize>(
         unsafe {
             let judged = judge(block, group[nth], tiles[nth], &found, assignment);
             if let Some(judged) = judged {
-                attend::<S::Floats>(block, judged, false, assignment, rows);
+                attend::<S::Floats>(block, judged, assignment, rows);
             }
         }
     }
@@ -358,12 +378,11 @@ unsafe fn judge<F: Found>(
 }
 
 /// Does the rest, with the rows of the tile. What was left uncertain, by upper bits or far from the middle of the grid, is scored again in
-/// `f32`, by itself or, of upper bits and once labels are known, with others that are; and what that leaves, settled in integers.
+/// `f32`, one by one; and what that leaves, settled in integers.
 #[inline(always)]
 unsafe fn attend<L: Lanes>(
     block: &Block,
     judged: Judged,
-    is_coarse: bool,
     assignment: &mut Assignment<'_>,
     rows: &mut Rows,
 ) {
@@ -380,17 +399,7 @@ unsafe fn attend<L: Lanes>(
         // SAFETY: passed on to the caller.
         unsafe { of_tile.take::<L>(block, tile_idx, moved | uncertain) };
     }
-    let known = match &assignment.wanted {
-        Wanted::Changes(remembering) if is_coarse => remembering.known_labels(tile_idx),
-        _ => None,
-    };
-    if let (Some(known), true) = (known, uncertain != 0) {
-        for lane in lanes_of(uncertain) {
-            rows.doubts.put(first_row + lane, lane, of_tile);
-            labels[lane] = known[lane];
-        }
-        moved &= !uncertain;
-    } else if uncertain != 0 {
+    if uncertain != 0 {
         for lane in lanes_of(uncertain) {
             let row = of_tile.row(lane);
             let row_idx = first_row + lane;
@@ -417,7 +426,26 @@ unsafe fn attend<L: Lanes>(
             remembering.note_labels(tile_idx, moved, of_tile, &labels, &mut rows.pending);
         }
     }
-    if is_coarse && rows.doubts.are_enough() {
+}
+
+/// Does the rest of a row that upper bits were not enough for, in a pass that knows labels: it is moved, or waits with others to be scored
+/// again.
+#[inline(always)]
+unsafe fn attend_row<L: Lanes>(
+    short_rows: &ShortRows<'_>,
+    wanted: WantedRow,
+    assignment: &mut Assignment<'_>,
+    rows: &mut Rows,
+) {
+    let WantedRow { row_idx, from, to } = wanted;
+    let row_idx = row_idx as usize;
+    let row = &mut rows.single[..];
+    short_rows.pick(row_idx, row);
+    if let (Wanted::Changes(remembering), true) = (&mut assignment.wanted, from != to) {
+        return remembering.move_row(row, [from, to], &mut rows.pending);
+    }
+    rows.doubts.put(row_idx, row);
+    if rows.doubts.are_enough() {
         // SAFETY: passed on to the caller.
         unsafe { settle_doubts::<L>(assignment, rows) };
     }
@@ -463,7 +491,7 @@ unsafe fn settle_doubts<L: Lanes>(assignment: &mut Assignment<'_>, rows: &mut Ro
     let centroids = assignment.centroids;
     let of_sixteen = &centroids.of_rows.of_sixteen;
     // SAFETY: passed on to the caller.
-    let doubtful = unsafe { rows.doubts.first::<L>(&centroids.of_rows.middle) };
+    let doubtful = unsafe { rows.doubts.less::<L>(&centroids.of_rows.middle) };
     let row_idxs = doubtful.row_idxs;
     // SAFETY: passed on to the caller.
     let found = unsafe {
@@ -480,7 +508,7 @@ unsafe fn settle_doubts<L: Lanes>(assignment: &mut Assignment<'_>, rows: &mut Ro
             remembering.note_labels_of::<L>(row_idxs, doubtful.rows, &labels, &mut rows.pending);
         }
     }
-    rows.doubts.drop_first();
+    rows.doubts.clear();
 }
 
 /// The exact distances of a tile's rows to what is nearest and second; those whose bit is set are compared with all.

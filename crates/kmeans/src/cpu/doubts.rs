@@ -7,12 +7,11 @@ use crate::LANES;
 /// Rows that wait until there are sixteen.
 #[derive(Debug, Default)]
 pub(super) struct Doubts {
-    /// The first sixteen, and those that come before there is time for them.
-    rows: [TileRows; 2],
+    rows: TileRows,
     /// Where they lie in the block.
-    row_idxs: [[usize; LANES]; 2],
+    row_idxs: [usize; LANES],
     n_rows: usize,
-    /// [n_features] the first sixteen less some origin, as a tile.
+    /// [n_features] these rows less some origin, as a tile.
     columns: Vec<[f32; LANES]>,
 }
 
@@ -26,19 +25,18 @@ pub(super) struct Doubtful<'a> {
 }
 
 impl Doubts {
-    /// Takes another row, of which there must be less than sixteen more than [`Doubts::are_enough`] asks for.
+    /// Takes another row, `row` [n_chunks] of sixteen features, unless there are sixteen.
     #[inline(always)]
-    pub(super) fn put(&mut self, row_idx: usize, lane: usize, from: &TileRows) {
-        let (half, own_lane) = (self.n_rows / LANES, self.n_rows % LANES);
-        self.rows[half].copy_row(own_lane, lane, from);
-        self.row_idxs[half][own_lane] = row_idx;
+    pub(super) fn put(&mut self, row_idx: usize, row: &[[i32; LANES]]) {
+        self.rows.put_row(self.n_rows, row);
+        self.row_idxs[self.n_rows] = row_idx;
         self.n_rows += 1;
     }
 
     /// Whether there are sixteen.
     #[inline(always)]
     pub(super) fn are_enough(&self) -> bool {
-        self.n_rows >= LANES
+        self.n_rows == LANES
     }
 
     /// Whether there are any.
@@ -47,28 +45,26 @@ impl Doubts {
         self.n_rows > 0
     }
 
-    /// The first sixteen, or as many as there are, less `origin` [n_features]; [`Doubts::drop_first`] then drops them.
+    /// All there are, less `origin` [n_features].
     ///
     /// # Safety
     /// As for [`Lanes`].
     #[inline(always)]
-    pub(super) unsafe fn first<L: Lanes>(&mut self, origin: &[i32]) -> Doubtful<'_> {
+    pub(super) unsafe fn less<L: Lanes>(&mut self, origin: &[i32]) -> Doubtful<'_> {
         self.columns.resize(origin.len(), [0.0; LANES]);
         // SAFETY: passed on to the caller.
-        unsafe { self.rows[0].turn_back::<L>(origin, &mut self.columns) };
+        unsafe { self.rows.turn_back::<L>(origin, &mut self.columns) };
         Doubtful {
-            rows: &self.rows[0],
-            row_idxs: &self.row_idxs[0][..self.n_rows.min(LANES)],
+            rows: &self.rows,
+            row_idxs: &self.row_idxs[..self.n_rows],
             columns: &self.columns,
         }
     }
 
-    /// See [`Doubts::first`].
+    /// Drops them.
     #[inline(always)]
-    pub(super) fn drop_first(&mut self) {
-        self.n_rows = self.n_rows.saturating_sub(LANES);
-        self.rows.swap(0, 1);
-        self.row_idxs.swap(0, 1);
+    pub(super) fn clear(&mut self) {
+        self.n_rows = 0;
     }
 }
 
@@ -88,27 +84,27 @@ mod tests {
         let mut seen = Vec::new();
         let mut settle = |doubts: &mut Doubts| {
             // SAFETY: `Scalar` needs no more than the processor that the crate is compiled for.
-            let first = unsafe { doubts.first::<Scalar>(&origin) };
-            for (lane, row_idx) in first.row_idxs.iter().enumerate() {
+            let all = unsafe { doubts.less::<Scalar>(&origin) };
+            for (lane, row_idx) in all.row_idxs.iter().enumerate() {
                 let row = &values[row_idx * n_features..][..n_features];
-                assert_eq!(&first.rows.row(lane)[..n_features], row);
-                let columns = first.columns.iter().map(|column| column[lane] as i32);
+                assert_eq!(&all.rows.row(lane)[..n_features], row);
+                let columns = all.columns.iter().map(|column| column[lane] as i32);
                 let less_origin = row.iter().zip(&origin).map(|(x, origin)| x - origin);
                 assert!(columns.eq(less_origin));
             }
-            seen.extend_from_slice(first.row_idxs);
-            doubts.drop_first();
+            seen.extend_from_slice(all.row_idxs);
+            doubts.clear();
         };
         // All but the first of each tile, so that tiles and sixteens never end together.
         for tile_idx in 0..n_rows / LANES {
             // SAFETY: as above.
             unsafe { of_tile.take::<Scalar>(&block, tile_idx, 0xffff) };
             for lane in 1..LANES {
-                doubts.put(tile_idx * LANES + lane, lane, &of_tile);
-            }
-            if doubts.are_enough() {
-                settle(&mut doubts);
-                assert!(!doubts.are_enough());
+                doubts.put(tile_idx * LANES + lane, of_tile.chunks_of(lane));
+                if doubts.are_enough() {
+                    settle(&mut doubts);
+                    assert!(!doubts.are_any());
+                }
             }
         }
         assert!(doubts.are_any());

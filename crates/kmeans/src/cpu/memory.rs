@@ -14,7 +14,7 @@ use super::ordering::{in_order, order_by_bounds};
 use super::score::Scores;
 use super::sums::{Pending, TileRows, lanes_of};
 use super::travel::Travel;
-use super::waiting::Judged;
+use super::waiting::{Judged, WantedRow};
 use crate::{Block, LANES, Partial};
 
 /// Taken off a bound for what is rounded when a gap is turned into units: a half for the whole number nearest, one for the travel that is
@@ -347,11 +347,47 @@ impl Remembering<'_> {
         }
     }
 
-    /// The labels of the pass before; `None` in the first.
+    /// Whether there are labels of the pass before.
     #[inline(always)]
-    pub(super) fn known_labels(&self, tile_idx: usize) -> Option<[u16; LANES]> {
-        let labels = self.memory.labels.as_chunks::<LANES>().0;
-        self.knows_labels.then(|| labels[tile_idx])
+    pub(super) fn knows_labels(&self) -> bool {
+        self.knows_labels
+    }
+
+    /// The labels of a tile, in a pass that knows those of the pass before; its rows that come to another cluster, and those whose label is
+    /// uncertain, which keep the one they have, are `wanted`: see [`Remembering::move_row`].
+    #[inline(always)]
+    pub(super) fn note_certain(&mut self, judged: &Judged, mut wanted: impl FnMut(WantedRow)) {
+        let Judged {
+            tile_idx,
+            mut labels,
+            uncertain,
+            moved,
+        } = *judged;
+        let known = &mut self.memory.labels.as_chunks_mut::<LANES>().0[tile_idx];
+        for lane in lanes_of(moved | uncertain) {
+            let from = known[lane];
+            if (uncertain >> lane) & 1 == 1 {
+                labels[lane] = from;
+            }
+            wanted(WantedRow {
+                row_idx: (tile_idx * LANES + lane) as u32,
+                from,
+                to: labels[lane],
+            });
+        }
+        *known = labels;
+    }
+
+    /// `row` [n_chunks], whose label was noted, comes from one cluster to another.
+    #[inline(always)]
+    pub(super) fn move_row(
+        &mut self,
+        row: &[[i32; LANES]],
+        from_to: [u16; 2],
+        pending: &mut Pending,
+    ) {
+        self.n_moved += 1;
+        pending.move_row(row, from_to, &mut self.partial);
     }
 
     /// The labels of the rows `row_idxs` of any tiles, in a pass that knows those of the pass before; `rows` are these rows.

@@ -4,7 +4,7 @@
 
 use super::doubts::Doubts;
 use super::lanes::Lanes;
-use super::waiting::Waiting;
+use super::waiting::{WaitingRows, WaitingTiles};
 use crate::block::Values;
 use crate::split::{ChunkRoom, CutPair, CutTile};
 use crate::{Block, LANES, Partial, whole};
@@ -19,7 +19,10 @@ pub(super) struct Rows {
     /// [n_features] one of them, on its way to be scored.
     pub(super) less_middle: Vec<f32>,
     /// Of the assignment at work.
-    pub(super) waiting: Waiting,
+    pub(super) waiting_tiles: WaitingTiles,
+    pub(super) waiting_rows: WaitingRows,
+    /// [n_chunks] of sixteen features: one that has waited.
+    pub(super) single: Vec<[i32; LANES]>,
     pub(super) doubts: Doubts,
     pub(super) pending: Pending,
 }
@@ -122,16 +125,15 @@ impl TileRows {
         }
     }
 
-    /// Row `lane` becomes what row `other_lane` of `other` is.
+    /// Row `lane` becomes `row` [n_chunks].
     #[inline(always)]
-    pub(super) fn copy_row(&mut self, lane: usize, other_lane: usize, other: &Self) {
-        let n_chunks = other.n_chunks;
-        if self.n_chunks != n_chunks {
-            self.n_chunks = n_chunks;
-            self.chunks.resize(LANES * n_chunks, [0; LANES]);
+    pub(super) fn put_row(&mut self, lane: usize, row: &[[i32; LANES]]) {
+        if self.n_chunks != row.len() {
+            self.n_chunks = row.len();
+            self.chunks.resize(LANES * self.n_chunks, [0; LANES]);
         }
-        let own = &mut self.chunks[lane * n_chunks..][..n_chunks];
-        for (own, chunk) in own.iter_mut().zip(other.chunks_of(other_lane)) {
+        let own = &mut self.chunks[lane * self.n_chunks..][..self.n_chunks];
+        for (own, chunk) in own.iter_mut().zip(row) {
             *own = *chunk;
         }
     }
@@ -160,7 +162,7 @@ impl TileRows {
 
     /// Row `lane`: [n_chunks] of sixteen features.
     #[inline(always)]
-    fn chunks_of(&self, lane: usize) -> &[[i32; LANES]] {
+    pub(super) fn chunks_of(&self, lane: usize) -> &[[i32; LANES]] {
         &self.chunks[lane * self.n_chunks..][..self.n_chunks]
     }
 
@@ -210,15 +212,15 @@ pub(crate) unsafe fn join<L: Lanes>(tile: CutTile<'_>, out: &mut [[f32; LANES]])
     }
 }
 
-/// Sums of clusters in 32 bits, with room for so many tiles of grid values: 496 of them are below 2^31.
-const MOST_TILES: u32 = 31;
+/// Sums of clusters in 32 bits, with room for so many grid values, which are below 2^22.
+const MOST_ROWS: u32 = 511;
 
-/// What a run of tiles adds to the sums, before it is added: half the bytes to read and write a row.
+/// What some rows add to the sums, before it is added: half the bytes to read and write a row.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     /// [n_clusters x n_chunks] of sixteen features.
     sums: Vec<[i32; LANES]>,
-    n_tiles: u32,
+    n_rows: u32,
 }
 
 impl Pending {
@@ -232,7 +234,7 @@ impl Pending {
         partial: &mut Partial,
     ) {
         let n_chunks = rows.n_chunks;
-        self.make_room(n_chunks, partial);
+        self.make_room(n_rows as u32, n_chunks, partial);
         for (lane, &label) in labels[..n_rows].iter().enumerate() {
             let label = usize::from(label);
             partial.counts[label] += 1;
@@ -252,41 +254,53 @@ impl Pending {
         [from, to]: [&[u16; LANES]; 2],
         partial: &mut Partial,
     ) {
-        let n_chunks = rows.n_chunks;
-        self.make_room(n_chunks, partial);
         for lane in lanes_of(moved) {
-            let (from, to) = (usize::from(from[lane]), usize::from(to[lane]));
-            partial.counts[from] -= 1;
-            partial.counts[to] += 1;
-            for (chunk_idx, row) in rows.chunks_of(lane).iter().enumerate() {
-                let sums = &mut self.sums[from * n_chunks + chunk_idx];
-                let mut less = *sums;
-                for feature in 0..LANES {
-                    less[feature] -= row[feature];
-                }
-                *sums = less;
-                add(&mut self.sums[to * n_chunks + chunk_idx], row);
-            }
+            self.move_row(rows.chunks_of(lane), [from[lane], to[lane]], partial);
         }
     }
 
-    /// For a tile more.
+    /// Takes `row` [n_chunks] from a cluster to another.
     #[inline(always)]
-    fn make_room(&mut self, n_chunks: usize, partial: &mut Partial) {
-        if self.n_tiles == MOST_TILES {
+    pub(super) fn move_row(
+        &mut self,
+        row: &[[i32; LANES]],
+        [from, to]: [u16; 2],
+        partial: &mut Partial,
+    ) {
+        let n_chunks = row.len();
+        self.make_room(1, n_chunks, partial);
+        let (from, to) = (usize::from(from), usize::from(to));
+        partial.counts[from] -= 1;
+        partial.counts[to] += 1;
+        for (sums, row) in self.sums[from * n_chunks..][..n_chunks].iter_mut().zip(row) {
+            let mut less = *sums;
+            for feature in 0..LANES {
+                less[feature] -= row[feature];
+            }
+            *sums = less;
+        }
+        for (sums, row) in self.sums[to * n_chunks..][..n_chunks].iter_mut().zip(row) {
+            add(sums, row);
+        }
+    }
+
+    /// For so many rows more.
+    #[inline(always)]
+    fn make_room(&mut self, n_rows: u32, n_chunks: usize, partial: &mut Partial) {
+        if self.n_rows + n_rows > MOST_ROWS {
             self.flush(partial);
         }
-        self.n_tiles += 1;
+        self.n_rows += n_rows;
         self.sums
             .resize(partial.counts.len() * n_chunks, [0; LANES]);
     }
 
     /// Adds what is pending.
     pub(super) fn flush(&mut self, partial: &mut Partial) {
-        if self.n_tiles == 0 {
+        if self.n_rows == 0 {
             return;
         }
-        self.n_tiles = 0;
+        self.n_rows = 0;
         let n_clusters = partial.counts.len();
         let n_features = partial.sums.len() / n_clusters;
         let n_chunks = self.sums.len() / n_clusters;
@@ -317,4 +331,34 @@ pub(crate) fn lanes_of(mut bits: u32) -> impl Iterator<Item = usize> {
         bits &= bits.wrapping_sub(1);
         (lane < u32::BITS).then_some(lane as usize % LANES)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::GRID_LIMIT;
+
+    #[test]
+    fn sums_of_the_largest_values_have_room_until_they_are_flushed() {
+        const N_FEATURES: usize = 2 * LANES + 3;
+        for edge in [GRID_LIMIT - 1, 1 - GRID_LIMIT] {
+            let mut rows = TileRows::default();
+            let row = [[edge; LANES]; 3];
+            for lane in 0..LANES {
+                rows.put_row(lane, &row);
+            }
+            let mut partial = Partial::zero(3, N_FEATURES);
+            let mut pending = Pending::default();
+            for _ in 0..100 {
+                pending.add_rows(&rows, LANES, &[2; LANES], &mut partial);
+            }
+            for _ in 0..1_000 {
+                pending.move_row(&row, [2, 0], &mut partial);
+            }
+            pending.flush(&mut partial);
+            assert_eq!(partial.counts, [1_000, 0, 600]);
+            let sums = [1_000, 0, 600].map(|n| vec![n * i64::from(edge); N_FEATURES]);
+            assert_eq!(partial.sums, sums.concat());
+        }
+    }
 }

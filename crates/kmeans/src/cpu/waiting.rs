@@ -1,12 +1,17 @@
-//! Tiles that were scored by their upper bits, and whose rows are needed after all: while others are scored, their lower bits are fetched.
+//! What was scored by its upper bits, and is needed whole after all: while others are scored, its lower bits are fetched.
 
-use crate::{Block, LANES};
+use crate::LANES;
 
 /// Tiles scored between the one that is found to need its rows and their use: as many as a fetch from memory takes, and few enough that
 /// all stay in the first-level cache.
-pub(super) const N_WAITING: usize = 8;
-/// Room for a group of tiles, and a few that are left of another, beyond those.
-const N_PLACES: usize = 2 * N_WAITING;
+pub(super) const N_TILES_WAITING: usize = 8;
+/// The same of single rows.
+pub(super) const N_ROWS_WAITING: usize = 16;
+
+/// Tiles that wait, with room for a group of them, and a few that are left of another, beyond [`N_TILES_WAITING`].
+pub(super) type WaitingTiles = Line<Judged, { 2 * N_TILES_WAITING }>;
+/// Rows that wait, with room for those of three tiles beyond [`N_ROWS_WAITING`].
+pub(super) type WaitingRows = Line<WantedRow, { N_ROWS_WAITING + 3 * LANES }>;
 
 /// What is known of a tile whose rows are needed.
 #[derive(Debug, Clone, Copy, Default)]
@@ -20,32 +25,50 @@ pub(super) struct Judged {
     pub(super) uncertain: u32,
 }
 
-/// A line of tiles, first come first served.
-#[derive(Debug, Default)]
-pub(super) struct Waiting {
-    line: [Judged; N_PLACES],
+/// A row that comes from one cluster to another; to the same, if its label is uncertain.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct WantedRow {
+    /// Where it lies in the block.
+    pub(super) row_idx: u32,
+    pub(super) from: u16,
+    pub(super) to: u16,
+}
+
+/// First come, first served.
+#[derive(Debug)]
+pub(super) struct Line<T, const N_PLACES: usize> {
+    places: [T; N_PLACES],
     n_come: usize,
     n_served: usize,
 }
 
-impl Waiting {
-    /// Puts a tile at the end of the line, which must have been served by [`Waiting::take_beyond`] [`N_WAITING`] less than that many tiles ago.
+impl<T: Copy + Default, const N_PLACES: usize> Default for Line<T, N_PLACES> {
+    fn default() -> Self {
+        Self {
+            places: [T::default(); N_PLACES],
+            n_come: 0,
+            n_served: 0,
+        }
+    }
+}
+
+impl<T: Copy, const N_PLACES: usize> Line<T, N_PLACES> {
+    /// Puts one at the end. There must be a place left.
     #[inline(always)]
-    pub(super) fn put(&mut self, block: &Block, judged: Judged) {
-        block.fetch_lower(judged.tile_idx, judged.moved | judged.uncertain);
-        self.line[self.n_come % N_PLACES] = judged;
+    pub(super) fn put(&mut self, one: T) {
+        self.places[self.n_come % N_PLACES] = one;
         self.n_come += 1;
         debug_assert!(self.n_come - self.n_served <= N_PLACES);
     }
 
-    /// The first of the line, if there are more than `n_waiting`.
+    /// The first, if there are more than `n_waiting`.
     #[inline(always)]
-    pub(super) fn take_beyond(&mut self, n_waiting: usize) -> Option<Judged> {
+    pub(super) fn take_beyond(&mut self, n_waiting: usize) -> Option<T> {
         if self.n_come - self.n_served <= n_waiting {
             return None;
         }
         self.n_served += 1;
-        Some(self.line[(self.n_served - 1) % N_PLACES])
+        Some(self.places[(self.n_served - 1) % N_PLACES])
     }
 }
 
@@ -55,20 +78,14 @@ mod tests {
 
     #[test]
     fn all_are_served_in_order() {
-        let block = Block::from_rows(0, 2, &[7; 2 * 50 * LANES], vec![0; 50 * LANES]).unwrap();
-        let mut waiting = Waiting::default();
+        let mut line = Line::<usize, 7>::default();
         let mut served = Vec::new();
-        for tile_idx in 0..50 {
-            let judged = Judged {
-                tile_idx,
-                ..Judged::default()
-            };
-            waiting.put(&block, judged);
-            let due = waiting.take_beyond(N_WAITING).map(|due| due.tile_idx);
-            served.extend(due);
-            assert_eq!(served.len(), (tile_idx + 1).saturating_sub(N_WAITING));
+        for one in 0..50 {
+            line.put(one);
+            served.extend(line.take_beyond(4));
+            assert_eq!(served.len(), (one + 1).saturating_sub(4));
         }
-        served.extend(std::iter::from_fn(|| waiting.take_beyond(0)).map(|due| due.tile_idx));
+        served.extend(std::iter::from_fn(|| line.take_beyond(0)));
         assert!(served.into_iter().eq(0..50));
     }
 }

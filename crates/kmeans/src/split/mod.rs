@@ -10,7 +10,7 @@ mod tile;
 use crate::block::{norm_of_grid_tile, rounded_up_root};
 use crate::cpu::{Lanes, Vectorised, join, lanes_of, vectorised};
 use crate::{GRID_LIMIT, LANES, Tiles, whole};
-pub(crate) use tile::{ChunkRoom, CutChunk, CutPair, CutTile};
+pub(crate) use tile::{ChunkRoom, CutChunk, CutPair, CutTile, ShortRows};
 
 /// No row that is scored by its upper bits is longer than this in steps of `2^shift`, nor any value of it: 2^15 less room for roundings.
 /// The product of two such rows is below 2^30 then, half a square below 2^29, and scores fit 32 bits with one to spare.
@@ -253,7 +253,7 @@ impl Split {
         &all[self.first_lower() + tile_idx * n_lower..][..n_lower]
     }
 
-    /// Asks for the lower bits of the rows of a tile whose bit is set.
+    /// Fetches the lower bits of the rows of a tile whose bit is set into the nearest cache.
     #[inline(always)]
     pub(crate) fn fetch_lower(&self, tile_idx: usize, rows: u32) {
         let (lower, n_quads) = (self.lower(tile_idx), self.n_quads());
@@ -261,10 +261,20 @@ impl Split {
             return lower.chunks(QUADS_A_LINE).for_each(fetch);
         }
         for lane in lanes_of(rows) {
-            let row = &lower[lane * n_quads..][..n_quads];
-            row.chunks(QUADS_A_LINE).for_each(fetch);
-            // It may begin in the middle of a line.
-            fetch(&row[n_quads - 1..]);
+            fetch_row(&lower[lane * n_quads..][..n_quads]);
+        }
+    }
+
+    /// Rows, as they lie. Only those of tiles that have a [`Split::short_norm`] may be asked for.
+    #[inline(always)]
+    pub(crate) fn short_rows(&self) -> ShortRows<'_> {
+        ShortRows {
+            pairs: self.pairs_of(0..self.n_tiles),
+            n_pairs: self.n_pairs(),
+            lower: &bytemuck::cast_slice(&self.lines)[self.first_lower()..],
+            n_quads: self.n_quads(),
+            origin: &self.shape.origin,
+            shift: self.shape.shift,
         }
     }
 
@@ -280,6 +290,14 @@ impl Split {
     fn first_lower(&self) -> usize {
         self.n_tiles * self.n_pairs() * LANES
     }
+}
+
+/// Asks for the lines of a row.
+#[inline(always)]
+fn fetch_row(row: &[i32]) {
+    row.chunks(QUADS_A_LINE).for_each(fetch);
+    // It may begin in the middle of a line.
+    fetch(&row[row.len() - 1..]);
 }
 
 /// Asks for the line at which some words begin.
@@ -408,12 +426,17 @@ mod tests {
             assert_eq!(split.tile(tile_idx, &mut room), expected);
             for lane in 0..LANES {
                 let mut row = vec![[1; LANES]; whole.n_features().div_ceil(LANES)];
+                let row_idx = tile_idx * LANES + lane;
                 cut.tile(tile_idx).pick(lane, &mut row);
                 let mut expected: Vec<i32> = expected.iter().map(|c| c[lane] as i32).collect();
                 expected.resize(row.as_flattened().len(), 0);
                 assert_eq!(row.as_flattened(), expected);
+                if cut.short_norm(tile_idx).is_some() {
+                    row.fill([1; LANES]);
+                    cut.short_rows().pick(row_idx, &mut row);
+                    assert_eq!(row.as_flattened(), expected);
+                }
                 expected.truncate(whole.n_features());
-                let row_idx = tile_idx * LANES + lane;
                 let value = |f| split.value(row_idx, f);
                 assert!((0..whole.n_features()).map(value).eq(expected));
             }

@@ -1,5 +1,6 @@
 //! One tile cut in two, and what of it is put together again.
 
+use super::fetch_row;
 use crate::LANES;
 
 /// A tile, as it lies.
@@ -83,31 +84,98 @@ impl<'a> CutTile<'a> {
     #[inline(always)]
     pub(crate) fn pick(self, lane: usize, out: &mut [[i32; LANES]]) {
         let n_quads = self.lower.len() / LANES;
-        let row = &self.lower[lane * n_quads..][..n_quads];
-        let chunks = self.pairs.chunks(LANES / 2).zip(row.chunks(LANES / 4));
-        for ((out, (pairs, lower)), origin) in out.iter_mut().zip(chunks).zip(self.origin) {
-            let (mut upper, mut quads) = ([0; LANES / 2], [0; LANES / 4]);
-            for (upper, pair) in upper.iter_mut().zip(pairs) {
-                *upper = pair[lane];
-            }
-            for (own, quad) in quads.iter_mut().zip(lower) {
-                *own = *quad;
-            }
-            *out = join_row(upper, quads, origin, self.shift);
-        }
+        let lower = &self.lower[lane * n_quads..][..n_quads];
+        pick(self.pairs, lane, lower, (self.origin, self.shift), out);
     }
+}
+
+/// Rows of short tiles, as they lie, with all that is asked for one of them at hand.
+#[derive(Clone, Copy)]
+pub(crate) struct ShortRows<'a> {
+    /// [n_tiles x n_pairs]
+    pub(super) pairs: &'a [[i32; LANES]],
+    pub(super) n_pairs: usize,
+    /// [n_tiles x LANES x n_quads]
+    pub(super) lower: &'a [i32],
+    pub(super) n_quads: usize,
+    /// [n_chunks]
+    pub(super) origin: &'a [[i32; LANES]],
+    pub(super) shift: u32,
+}
+
+impl ShortRows<'_> {
+    /// Fetches the lower bits of a row into the nearest cache.
+    #[inline(always)]
+    pub(crate) fn fetch_lower(&self, row_idx: usize) {
+        fetch_row(&self.lower[row_idx * self.n_quads..][..self.n_quads]);
+    }
+
+    /// A row: `out` [n_chunks] of sixteen features.
+    #[inline(always)]
+    pub(crate) fn pick(&self, row_idx: usize, out: &mut [[i32; LANES]]) {
+        let tile_idx = row_idx / LANES;
+        let pairs = &self.pairs[tile_idx * self.n_pairs..][..self.n_pairs];
+        let lower = &self.lower[row_idx * self.n_quads..][..self.n_quads];
+        let cut = (self.origin, self.shift);
+        pick(pairs, row_idx % LANES, lower, cut, out);
+    }
+}
+
+/// Row `lane` of the tile `pairs` [n_pairs], whose lower bits are `lower` [n_quads]: `out` [n_chunks].
+#[inline(always)]
+fn pick(
+    pairs: &[[i32; LANES]],
+    lane: usize,
+    lower: &[i32],
+    (origin, shift): (&[[i32; LANES]], u32),
+    out: &mut [[i32; LANES]],
+) {
+    for (chunk_idx, (out, origin)) in out.iter_mut().zip(origin).enumerate() {
+        let pairs = &pairs[chunk_idx * (LANES / 2)..];
+        let quads = &lower[chunk_idx * (LANES / 4)..];
+        // Of a known number the compiler makes registers: what is written value by value must not be read at once as a vector.
+        let (upper, quads) = match (pairs.first_chunk(), quads.first_chunk()) {
+            (Some(pairs), Some(quads)) => (upper_of(pairs, lane), *quads),
+            _ => filled_up(pairs, lane, quads),
+        };
+        *out = join_row(upper, quads, origin, shift);
+    }
+}
+
+/// Upper bits of a row.
+#[inline(always)]
+fn upper_of(pairs: &[[i32; LANES]; LANES / 2], lane: usize) -> [i32; LANES / 2] {
+    let mut upper = [0; LANES / 2];
+    for (upper, pair) in upper.iter_mut().zip(pairs) {
+        *upper = pair[lane];
+    }
+    upper
+}
+
+/// Upper and lower bits of the last features of a row.
+#[inline(always)]
+fn filled_up(
+    pairs: &[[i32; LANES]],
+    lane: usize,
+    quads: &[i32],
+) -> ([i32; LANES / 2], [i32; LANES / 4]) {
+    let (mut upper, mut lower) = ([0; LANES / 2], [0; LANES / 4]);
+    for (upper, pair) in upper.iter_mut().zip(pairs) {
+        *upper = pair[lane];
+    }
+    for (own, quad) in lower.iter_mut().zip(quads) {
+        *own = *quad;
+    }
+    (upper, lower)
 }
 
 impl CutChunk<'_> {
     /// Row `lane`.
     #[inline(always)]
     pub(crate) fn row(self, lane: usize) -> [i32; LANES] {
-        let (mut upper, mut quads) = ([0; LANES / 2], [0; LANES / 4]);
-        for (upper, pair) in upper.iter_mut().zip(self.pairs) {
-            *upper = pair[lane];
-        }
+        let mut quads = [0; LANES / 4];
         quads.copy_from_slice(&self.lower[lane * self.n_quads..][..LANES / 4]);
-        join_row(upper, quads, self.origin, self.shift)
+        join_row(upper_of(self.pairs, lane), quads, self.origin, self.shift)
     }
 }
 
