@@ -92,7 +92,7 @@ impl Gridder {
         for x in &mut shaped {
             *x -= self.mean;
         }
-        // Dividing by one leaves what it was, later.
+        // Dividing by one would take time and change nothing.
         if self.is_scaled {
             for x in &mut shaped {
                 *x /= self.sd;

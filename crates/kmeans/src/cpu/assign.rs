@@ -11,7 +11,7 @@ use super::score::{Best, BestTwo, Found, score};
 use super::short_scores::{BestShort, ShortCentroids, score_short};
 use super::shorts::Shorts;
 use super::sums::{Rows, TileRows, join, lanes_of};
-use super::waiting::{Judged, N_ROWS_WAITING, N_TILES_WAITING, WantedRow};
+use super::waiting::{Judged, MOST_TILES, N_ROWS_WAITING, N_TILES_WAITING, WantedRow};
 use crate::exact::{self, NearestTwo};
 use crate::split::{ShortRows, Split};
 use crate::{Block, LANES, Partial, TileRoom};
@@ -132,6 +132,7 @@ unsafe fn visit<S: Shorts, const TILES: usize>(
     rows: &mut Rows,
     rooms: &mut [TileRoom; TILES],
 ) {
+    const { assert!(TILES <= MOST_TILES, "places for all that may wait") };
     let short_rows = block.split().map(Split::short_rows);
     rows.single
         .resize(block.n_features().div_ceil(LANES), [0; LANES]);

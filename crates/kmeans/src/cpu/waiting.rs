@@ -8,10 +8,13 @@ pub(super) const N_TILES_WAITING: usize = 8;
 /// The same of single rows.
 pub(super) const N_ROWS_WAITING: usize = 16;
 
-/// Tiles that wait, with room for a group of them, and a few that are left of another, beyond [`N_TILES_WAITING`].
-pub(super) type WaitingTiles = Line<Judged, { 2 * N_TILES_WAITING }>;
-/// Rows that wait, with room for those of three tiles beyond [`N_ROWS_WAITING`].
-pub(super) type WaitingRows = Line<WantedRow, { N_ROWS_WAITING + 3 * LANES }>;
+/// Tiles that are scored together, at most: there is a place for all of them and for all their rows beyond those that wait.
+pub(super) const MOST_TILES: usize = 3;
+
+/// Tiles that wait.
+pub(super) type WaitingTiles = Line<Judged, { N_TILES_WAITING + MOST_TILES }>;
+/// Rows that wait.
+pub(super) type WaitingRows = Line<WantedRow, { N_ROWS_WAITING + MOST_TILES * LANES }>;
 
 /// What is known of a tile whose rows are needed.
 #[derive(Debug, Clone, Copy, Default)]
