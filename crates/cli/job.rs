@@ -129,7 +129,8 @@ fn fit(job: &Job, manifest: &Arc<Manifest>, dir: &RunDir) -> Result<Outcome, Fai
         key,
         manifest: manifest.clone(),
         assignments_dir: dir.folder().child("assignments")?,
-        work_dir: dir.work_dir(),
+        // After a crash a run of one process begins anew.
+        work_dir: dir.work_dir().for_scratch(),
         spill_dir: path_of(dir).join(WORK),
     };
     let (sender, events) = mpsc::channel::<(WorkerId, WorkerEvent)>();

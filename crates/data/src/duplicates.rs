@@ -1,5 +1,5 @@
-//! Ids that occur twice, found in bounded memory: every shard leaves sorted fingerprints behind, and each range of hashes is then
-//! looked at over all shards.
+//! Ids that occur twice, found in bounded memory: every shard leaves fingerprints behind in the order of their first bits, and each range of
+//! hashes is then looked at over all shards.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -15,6 +15,11 @@ const RANGE_ROWS: u64 = 1 << 21;
 pub const MAX_EXAMPLES: usize = 5;
 const WIDTH: usize = size_of::<Fingerprint>();
 const HEADER_BYTES: u64 = 8;
+/// Fingerprints of a file between which there is no order, about: a range of hashes is found in it by the others, and to put them in order
+/// now would be for nothing, as they are looked at with those of other shards.
+const FILED_TOGETHER: usize = 64;
+/// Fingerprints compared with each other, about.
+const COMPARED_TOGETHER: usize = 4;
 /// Fingerprints made bytes and written at a time.
 const WRITTEN_TOGETHER: usize = 1 << 12;
 
@@ -43,14 +48,16 @@ pub fn n_ranges(n_rows: u64) -> u32 {
     u32::try_from(n_ranges).unwrap_or(u32::MAX)
 }
 
-/// Fingerprints of a shard's ids, sorted.
+/// Fingerprints of a shard's ids, as they are filed: in the order of their [`filed_bits`] first bits.
 #[derive(Debug)]
 pub struct Fingerprints(Vec<Fingerprint>);
 
 impl Fingerprints {
-    /// Sorts those of the shard's blocks.
-    pub fn sorted(of_blocks: &[Vec<Fingerprint>]) -> Self {
-        Self(sorted(of_blocks, 1))
+    /// Those of the shard's blocks.
+    pub fn of_blocks<'a>(blocks: impl IntoIterator<Item = &'a Vec<Fingerprint>>) -> Self {
+        let blocks: Vec<&[Fingerprint]> = blocks.into_iter().map(Vec::as_slice).collect();
+        let n_bits = filed_bits(blocks.iter().map(|block| block.len()).sum());
+        Self(Buckets::new(&blocks, 1, n_bits).fingerprints)
     }
 
     /// Leaves them in `work_dir` for [`find_duplicates`]: whole or not there, and written again it is the same. On the way to an object
@@ -99,9 +106,10 @@ pub fn find_duplicates(
         16
     };
     let parts = threads::map(n_threads, &shards, |shard| {
-        SortedFile::open(work_dir, *shard)?.read_range(range_idx, n_ranges)
+        FiledFingerprints::open(work_dir, *shard)?.read_range(range_idx, n_ranges)
     })?;
-    let fingerprints = sorted(&parts, n_ranges);
+    let n_bits = n_bits(parts.iter().map(Vec::len).sum(), COMPARED_TOGETHER);
+    let fingerprints = Buckets::new(&parts, n_ranges, n_bits).sorted();
     let mut found = Duplicates::default();
     for same in fingerprints
         .chunk_by(|a, b| a == b)
@@ -115,37 +123,64 @@ pub fn find_duplicates(
     Ok(found)
 }
 
-/// All fingerprints, which are of one of `n_ranges` equal ranges, sorted. They are spread evenly, so their first bits place each among a few others,
-/// and only those are compared.
-fn sorted(parts: &[Vec<Fingerprint>], n_ranges: u32) -> Vec<Fingerprint> {
-    const IN_BUCKET: usize = 4;
-    let n_fingerprints: usize = parts.iter().map(Vec::len).sum();
-    let n_bits = (n_fingerprints / IN_BUCKET).max(2).ilog2().min(16);
+/// Fingerprints of one of some equal ranges, which are spread evenly over it: the first bits of each place it among a few others.
+struct Buckets {
+    fingerprints: Vec<Fingerprint>,
+    /// Where each bucket ends.
+    ends: Vec<u32>,
+}
+
+impl Buckets {
+    /// `parts`, all of one of `n_ranges` ranges, in 2^`n_bits` buckets; within one, in the order of the parts.
+    fn new(parts: &[impl AsRef<[Fingerprint]>], n_ranges: u32, n_bits: u32) -> Self {
+        let fingerprints = || parts.iter().flat_map(|part| part.as_ref());
+        let mut ends = vec![0_u32; (1 << n_bits) + 1];
+        for print in fingerprints() {
+            ends[bucket_of(*print, n_ranges, n_bits) + 1] += 1;
+        }
+        for bucket in 1..ends.len() {
+            ends[bucket] += ends[bucket - 1];
+        }
+        let mut placed = vec![0; ends[1 << n_bits] as usize];
+        // Ends become starts on the way: the first of a bucket is where the last of the one before ends.
+        for print in fingerprints() {
+            let at = &mut ends[bucket_of(*print, n_ranges, n_bits)];
+            placed[*at as usize] = *print;
+            *at += 1;
+        }
+        ends.truncate(1 << n_bits);
+        Self {
+            fingerprints: placed,
+            ends,
+        }
+    }
+
+    /// All in order.
+    fn sorted(mut self) -> Vec<Fingerprint> {
+        let mut start = 0;
+        for end in self.ends {
+            self.fingerprints[start..end as usize].sort_unstable();
+            start = end as usize;
+        }
+        self.fingerprints
+    }
+}
+
+/// Bits by which a file of so many fingerprints is in order.
+fn filed_bits(n_fingerprints: usize) -> u32 {
+    n_bits(n_fingerprints, FILED_TOGETHER)
+}
+
+/// Bits of the number of buckets that hold about `n_together` of `n_fingerprints` each.
+fn n_bits(n_fingerprints: usize, n_together: usize) -> u32 {
+    (n_fingerprints / n_together).max(2).ilog2().min(16)
+}
+
+/// Which of 2^`n_bits` buckets of its range, one of `n_ranges`, a fingerprint belongs to.
+fn bucket_of(fingerprint: Fingerprint, n_ranges: u32, n_bits: u32) -> usize {
     // What `range_of` leaves of the product: the place in the range, as a fraction of 2^32.
-    let bucket_of = |print: &Fingerprint| {
-        let place = ((print >> 96) as u32).wrapping_mul(n_ranges);
-        (place >> (32 - n_bits)) as usize
-    };
-    let mut ends = vec![0_u32; (1 << n_bits) + 1];
-    for print in parts.iter().flatten() {
-        ends[bucket_of(print) + 1] += 1;
-    }
-    for bucket in 1..ends.len() {
-        ends[bucket] += ends[bucket - 1];
-    }
-    let mut placed = vec![0; n_fingerprints];
-    // Ends become starts on the way: the first of a bucket is where the last of the one before ends.
-    for print in parts.iter().flatten() {
-        let at = &mut ends[bucket_of(print)];
-        placed[*at as usize] = *print;
-        *at += 1;
-    }
-    let mut start = 0;
-    for end in &ends[..1 << n_bits] {
-        placed[start..*end as usize].sort_unstable();
-        start = *end as usize;
-    }
-    placed
+    let place = ((fingerprint >> 96) as u32).wrapping_mul(n_ranges);
+    (place >> (32 - n_bits)) as usize
 }
 
 fn name_of(shard: ShardId) -> String {
@@ -158,13 +193,21 @@ fn range_of(fingerprint: Fingerprint, n_ranges: u32) -> u32 {
     ((top * u128::from(n_ranges)) >> 32) as u32
 }
 
-struct SortedFile<'a> {
+/// The lowest and the highest fingerprint of range `range_idx` of `n_ranges`.
+fn bounds(range_idx: u32, n_ranges: u32) -> [Fingerprint; 2] {
+    let start = |range_idx: u128| (range_idx << 32).div_ceil(n_ranges.into()) << 96;
+    let range_idx = u128::from(range_idx);
+    // The end of the last is 2^128.
+    [start(range_idx), start(range_idx + 1).wrapping_sub(1)]
+}
+
+struct FiledFingerprints<'a> {
     folder: &'a Folder,
     name: String,
     n_fingerprints: u64,
 }
 
-impl<'a> SortedFile<'a> {
+impl<'a> FiledFingerprints<'a> {
     fn open(folder: &'a Folder, shard: ShardId) -> Result<Self, DataError> {
         let name = name_of(shard);
         let header = folder.read_range(&name, 0, size_of::<u64>())?;
@@ -186,26 +229,31 @@ impl<'a> SortedFile<'a> {
         }
     }
 
-    /// The fingerprints of one range, sorted.
+    /// The fingerprints of one range.
     fn read_range(&self, range_idx: u32, n_ranges: u32) -> Result<Vec<Fingerprint>, DataError> {
         let n = self.n_fingerprints;
         let expected = |range_idx: u64| {
             let first = u128::from(n) * u128::from(range_idx) / u128::from(n_ranges);
             first as u64
         };
-        // Hashes are spread evenly, so this guess (eight standard deviations) is nearly always enough, and one read is all it takes.
-        let mut slack = 4 * n.isqrt() + 16;
+        let n_bits = filed_bits(n as usize);
+        let filed_in = |print: &Fingerprint| bucket_of(*print, 1, n_bits);
+        let [first_bucket, last_bucket] = bounds(range_idx, n_ranges).map(|print| filed_in(&print));
+        // Hashes are spread evenly, so this guess (eight standard deviations, and a bucket) is nearly always enough, and one read is all it
+        // takes.
+        let mut slack = 4 * n.isqrt() + 2 * FILED_TOGETHER as u64;
         loop {
             let start = expected(range_idx.into()).saturating_sub(slack);
             let end = expected(u64::from(range_idx) + 1)
                 .saturating_add(slack)
                 .min(n);
             let mut window = self.read(start, end)?;
-            let first = window.partition_point(|print| range_of(*print, n_ranges) < range_idx);
-            let last = window.partition_point(|print| range_of(*print, n_ranges) <= range_idx);
+            let first = window.partition_point(|print| filed_in(print) < first_bucket);
+            let last = window.partition_point(|print| filed_in(print) <= last_bucket);
             if (start == 0 || first > 0) && (end == n || last < window.len()) {
                 window.truncate(last);
                 window.drain(..first);
+                window.retain(|print| range_of(*print, n_ranges) == range_idx);
                 return Ok(window);
             }
             slack = slack.saturating_mul(8);
@@ -233,12 +281,17 @@ mod tests {
         Fingerprint::from_be_bytes(*hash.as_bytes().first_chunk().unwrap())
     }
 
+    fn sorted(parts: &[&[Fingerprint]], n_ranges: u32) -> Vec<Fingerprint> {
+        let n_bits = n_bits(parts.iter().map(|part| part.len()).sum(), COMPARED_TOGETHER);
+        Buckets::new(parts, n_ranges, n_bits).sorted()
+    }
+
     fn find(shards: &[Vec<u64>], n_ranges: u32) -> Duplicates {
         let folder = tempfile::tempdir().unwrap();
         let work_dir = Folder::local(folder.path());
         for (shard, ids) in (0..).map(ShardId).zip(shards) {
             let ids: Vec<Fingerprint> = ids.iter().copied().map(fingerprint).collect();
-            let written = Fingerprints::sorted(&[ids]).write(&work_dir, folder.path(), shard);
+            let written = Fingerprints::of_blocks(&[ids]).write(&work_dir, folder.path(), shard);
             written.unwrap();
         }
         let mut found = Duplicates::default();
@@ -278,14 +331,20 @@ mod tests {
             for prints in [even, uneven] {
                 let mut expected = prints.clone();
                 expected.sort_unstable();
-                assert_eq!(sorted(std::slice::from_ref(&prints), 1), expected);
+                assert_eq!(sorted(&[&prints], 1), expected);
                 let (first, rest) = prints.split_at(prints.len() / 3);
-                assert_eq!(sorted(&[first.to_vec(), rest.to_vec()], 1), expected);
+                assert_eq!(sorted(&[first, rest], 1), expected);
                 for (range_idx, n_ranges) in [(0, 3), (1, 3), (70, 71), (900, 1_000_003)] {
                     let is_there = |print: &u128| range_of(*print, n_ranges) == range_idx;
                     let some: Vec<_> = prints.iter().copied().filter(is_there).collect();
                     let expected: Vec<_> = expected.iter().copied().filter(is_there).collect();
-                    assert_eq!(sorted(&[some], n_ranges), expected);
+                    assert_eq!(sorted(&[&some], n_ranges), expected);
+                    let lowest_and_highest = [expected.first(), expected.last()];
+                    let [start, end] = bounds(range_idx, n_ranges);
+                    let inside = |print: &&u128| (start..=end).contains(*print);
+                    assert!(lowest_and_highest.iter().flatten().all(inside));
+                    assert_eq!(range_of(start, n_ranges), range_idx);
+                    assert_eq!(range_of(end, n_ranges), range_idx);
                 }
             }
         }
@@ -314,7 +373,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let work_dir = Folder::local(folder.path());
         let written =
-            Fingerprints::sorted(&[vec![1, 2, 3]]).write(&work_dir, folder.path(), ShardId(0));
+            Fingerprints::of_blocks(&[vec![1, 2, 3]]).write(&work_dir, folder.path(), ShardId(0));
         written.unwrap();
         let file = File::options()
             .write(true)

@@ -36,6 +36,7 @@ enum Home {
         path: PathBuf,
         /// The store it must not leave, and its name there.
         store: Option<(Arc<Path>, Location)>,
+        lasting: Lasting,
     },
     Objects {
         objects: Objects,
@@ -44,12 +45,22 @@ enum Home {
     },
 }
 
+/// What files must outlive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lasting {
+    /// A crash of the system.
+    Synced,
+    /// Nothing but the process.
+    Scratch,
+}
+
 impl Folder {
     /// A folder on a disk, whether it exists or not.
     pub fn local(path: impl Into<PathBuf>) -> Self {
         Self(Home::Local {
             path: path.into(),
             store: None,
+            lasting: Lasting::Synced,
         })
     }
 
@@ -59,6 +70,7 @@ impl Folder {
             Store::Local { root } => Home::Local {
                 path: inside(root, &root.join(location.key()))?,
                 store: Some((root.clone(), location)),
+                lasting: Lasting::Synced,
             },
             Store::Objects { objects, prefix } => Home::Objects {
                 objects: objects.clone(),
@@ -75,12 +87,13 @@ impl Folder {
     pub fn child(&self, name: &str) -> Result<Self, DataError> {
         checked(name)?;
         Ok(Self(match &self.0 {
-            Home::Local { store, .. } => Home::Local {
+            Home::Local { store, lasting, .. } => Home::Local {
                 path: self.file_path(name)?,
                 store: match store {
                     Some((root, location)) => Some((root.clone(), location.child(name)?)),
                     None => None,
                 },
+                lasting: *lasting,
             },
             Home::Objects {
                 objects,
@@ -92,6 +105,16 @@ impl Folder {
                 location: location.child(name)?,
             },
         }))
+    }
+
+    /// The same folder, for files that nobody reads after a crash of the system: on a disk they are not synced, so that most are gone
+    /// before they ever get there.
+    #[must_use]
+    pub fn for_scratch(mut self) -> Self {
+        if let Home::Local { lasting, .. } = &mut self.0 {
+            *lasting = Lasting::Scratch;
+        }
+        self
     }
 
     /// Where it is, if it is on a disk.
@@ -135,12 +158,12 @@ impl Folder {
     /// [`DataError::BadName`], [`DataError::DiskFull`], [`DataError::Io`], [`DataError::Store`].
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), DataError> {
         match &self.0 {
-            Home::Local { .. } => {
+            Home::Local { lasting, .. } => {
                 let path = self.file_path(name)?;
                 let mut file = temporary_beside(&path)?;
                 file.write_all(bytes)
                     .map_err(|error| DataError::io("write", &path, error))?;
-                publish(file, &path)
+                publish(file, &path, *lasting)
             }
             Home::Objects { objects, key, .. } => objects
                 .put(&key_in(key, name)?, &Bytes::copy_from_slice(bytes))
@@ -170,10 +193,14 @@ impl Folder {
     /// [`DataError::BadName`], [`DataError::DiskFull`], [`DataError::Io`].
     pub fn begin(&self, name: &str, spill_dir: &Path) -> Result<NewFile, DataError> {
         let to = match &self.0 {
-            Home::Local { .. } => {
+            Home::Local { lasting, .. } => {
                 let path = self.file_path(name)?;
-                let file = temporary_beside(&path)?;
-                To::Path { path, file }
+                let (file, lasting) = (temporary_beside(&path)?, *lasting);
+                To::Path {
+                    path,
+                    file,
+                    lasting,
+                }
             }
             Home::Objects { objects, key, .. } => To::Object {
                 objects: objects.clone(),
@@ -343,8 +370,12 @@ impl Folder {
     /// `name` in this folder, for people.
     pub(crate) fn shown(&self, name: &str) -> PathBuf {
         match &self.0 {
-            Home::Local { path, store: None } if name.is_empty() => path.clone(),
-            Home::Local { path, store: None } => path.join(name),
+            Home::Local {
+                path, store: None, ..
+            } if name.is_empty() => path.clone(),
+            Home::Local {
+                path, store: None, ..
+            } => path.join(name),
             Home::Local {
                 store: Some((_, location)),
                 ..
@@ -360,10 +391,13 @@ impl Folder {
     fn file_path(&self, name: &str) -> Result<PathBuf, DataError> {
         checked(name)?;
         match &self.0 {
-            Home::Local { path, store: None } => Ok(path.join(name)),
+            Home::Local {
+                path, store: None, ..
+            } => Ok(path.join(name)),
             Home::Local {
                 path,
                 store: Some((root, _)),
+                ..
             } => inside(root, &path.join(name)),
             Home::Objects { location, .. } => Err(DataError::BadName {
                 name: location.to_string(),
@@ -380,7 +414,9 @@ impl Folder {
 impl fmt::Display for Folder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Home::Local { path, store: None } => path.display().fmt(f),
+            Home::Local {
+                path, store: None, ..
+            } => path.display().fmt(f),
             Home::Local {
                 store: Some((_, location)),
                 ..
@@ -414,6 +450,7 @@ enum To {
     Path {
         path: PathBuf,
         file: NamedTempFile,
+        lasting: Lasting,
     },
     Object {
         objects: Objects,
@@ -437,7 +474,11 @@ impl NewFile {
     /// [`DataError::DiskFull`], [`DataError::Io`], [`DataError::Store`].
     pub fn finish(self) -> Result<(), DataError> {
         match self.to {
-            To::Path { path, file } => publish(file, &path),
+            To::Path {
+                path,
+                file,
+                lasting,
+            } => publish(file, &path, lasting),
             To::Object {
                 objects,
                 key,
@@ -500,11 +541,16 @@ fn temporary_beside(path: &Path) -> Result<NamedTempFile, DataError> {
         .map_err(failed)
 }
 
-fn publish(file: NamedTempFile, path: &Path) -> Result<(), DataError> {
+fn publish(file: NamedTempFile, path: &Path, lasting: Lasting) -> Result<(), DataError> {
     let failed = |error| DataError::io("write", path, error);
-    file.as_file().sync_all().map_err(failed)?;
+    if lasting == Lasting::Synced {
+        file.as_file().sync_all().map_err(failed)?;
+    }
     file.persist(path).map_err(|error| failed(error.error))?;
-    sync_parent(path).map_err(failed)
+    match lasting {
+        Lasting::Synced => sync_parent(path).map_err(failed),
+        Lasting::Scratch => Ok(()),
+    }
 }
 
 #[cfg(unix)]

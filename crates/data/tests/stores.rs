@@ -426,7 +426,7 @@ fn duplicates_are_found_in_every_store() {
         let work_dir = root(stores);
         for (shard, ids) in [(0, 0..500), (1, 490..700), (2, 0..0)] {
             let prints: Vec<u128> = ids.map(print).collect();
-            let prints = Fingerprints::sorted(&[prints]);
+            let prints = Fingerprints::of_blocks(&[prints]);
             let written = prints.write(&work_dir, spill.path(), ShardId(shard));
             written.unwrap();
         }

@@ -7,7 +7,6 @@ use clientele_data::ids::Ids;
 use clientele_data::ingest::GridBlock;
 use clientele_data::manifest::{BlockId, ShardId};
 use clientele_data::read::{NO_VALUE, read_ids};
-use clientele_data::tiles::Spread;
 use clientele_data::transform::Transform;
 use clientele_kmeans::Centroids;
 use clientele_kmeans::exact::NearestTwo;
@@ -18,6 +17,7 @@ use crate::Worker;
 use crate::assignments::{Encoded, PartWriter, hash_rows, margin};
 use crate::behind::Behind;
 use crate::rows::Rows;
+use crate::shards;
 use crate::tallies::Tallies;
 
 impl Worker {
@@ -41,9 +41,10 @@ impl Worker {
             partials: Mutex::default(),
             rooms: Mutex::default(),
         };
-        Behind::run(self.resources.n_threads(), |behind| {
+        let n_threads = self.resources.n_threads();
+        Behind::run(n_threads, |behind| {
             let write_part = |shard| labelling.write_part(shard, behind);
-            self.each_shard(shards, Spread::Columns, write_part)
+            shards::each(shards, n_threads, write_part)
         })?;
         Ok(labelling.total())
     }
@@ -98,8 +99,8 @@ impl Labelling<'_> {
         let mut rows = lock(&self.rooms).pop().unwrap_or_default();
         let cpu = self.worker.resources.engine.cpu();
         cpu.nearest_two(&grid.block, self.centroids, &mut rows);
-        self.tallies
-            .add(&grid.block, rows.iter().map(|row| row.label));
+        let labels: Vec<u16> = rows.iter().map(|row| row.label).collect();
+        self.tallies.add(&grid.block, &labels);
         // Passes may have left the rows in the order of their bounds; ids come in that of the file.
         grid.block.put_as_given(&mut rows);
         let source_rows = grid.source_rows.as_deref();

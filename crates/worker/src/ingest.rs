@@ -19,6 +19,7 @@ use crate::Worker;
 use crate::behind::Behind;
 use crate::kept::KeptShard;
 use crate::rows::Rows;
+use crate::shards;
 
 /// What belongs to the rows of a shard and is no feature, by block.
 #[derive(Default)]
@@ -44,7 +45,7 @@ impl Worker {
             lock().push(partial);
             Ok::<_, DataError>(())
         };
-        self.each_shard(shards, self.spread(), of_shard)?;
+        shards::each(shards, self.resources.n_threads(), of_shard)?;
         let partials = partials.into_inner();
         let partials = partials.unwrap_or_else(PoisonError::into_inner).into_iter();
         let merged = partials.reduce(|mut a, b| {
@@ -60,24 +61,6 @@ impl Worker {
             true => Spread::Columns,
             false => Spread::Here,
         }
-    }
-
-    /// Does `each` for all `shards`. Where each is work for all threads, as many shards as threads are begun together and the next ones
-    /// when those are done: threads that wait take from what is begun, and memory for no more shards than threads is needed.
-    pub(crate) fn each_shard(
-        &self,
-        shards: &[ShardId],
-        spread: Spread,
-        each: impl Fn(ShardId) -> Result<(), DataError> + Sync,
-    ) -> Result<(), DataError> {
-        let n_begun = match spread {
-            Spread::Here => shards.len().max(1),
-            Spread::Columns => self.resources.n_threads(),
-        };
-        shards.chunks(n_begun).try_for_each(|begun| {
-            let begun = begun.par_iter().with_max_len(1);
-            begun.try_for_each(|shard| each(*shard))
-        })
     }
 
     fn statistics_of(
@@ -126,7 +109,7 @@ impl Worker {
         let spread = self.spread();
         let total = Mutex::new(IngestPartial::zero(transform.n_features()));
         Behind::run(self.resources.n_threads(), |behind| {
-            self.each_shard(shards, spread, |shard| {
+            shards::each(shards, self.resources.n_threads(), |shard| {
                 let behind = fingerprints.then_some(behind);
                 let counted = self.ingest_shard(shard, spread, transform, behind, &rows)?;
                 let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
@@ -148,22 +131,33 @@ impl Worker {
     ) -> Result<IngestPartial, DataError> {
         let known = rows.counted(shard);
         let kept = self.kept.take(shard);
-        let (ids, counted) = match known {
+        let leave = |ids: &BTreeMap<BlockId, Vec<Fingerprint>>| {
+            if let Some(behind) = fingerprints {
+                let job = self.job();
+                let (work_dir, spill_dir) = (job.work_dir.clone(), job.spill_dir.clone());
+                let ids = Fingerprints::of_blocks(ids.values());
+                behind.leave(move || ids.write(&work_dir, &spill_dir, shard));
+            }
+        };
+        let counted = match known {
             Some(counted) if fingerprints.is_none() => return Ok(counted),
             // An earlier job has left the rows here; only their ids are wanted.
-            Some(counted) => (self.companions(shard)?.ids, counted),
-            None if self.job().manifest.nulls() == NullPolicy::Drop => {
-                self.ingest_complete_rows(shard, transform, rows)?
+            Some(counted) => {
+                leave(&self.companions(shard)?.ids);
+                counted
             }
-            None => self.ingest_tiles(shard, kept, spread, transform, rows)?,
+            None if self.job().manifest.nulls() == NullPolicy::Drop => {
+                let (ids, counted) = self.ingest_complete_rows(shard, transform, rows)?;
+                leave(&ids);
+                counted
+            }
+            None => {
+                let companions = self.companions(shard)?;
+                // Before the rows, which other threads can help with: nobody would be left to wait for these.
+                leave(&companions.ids);
+                self.ingest_tiles(shard, kept, companions, spread, transform, rows)?
+            }
         };
-        if let Some(behind) = fingerprints {
-            let job = self.job();
-            let (work_dir, spill_dir) = (job.work_dir.clone(), job.spill_dir.clone());
-            let ids: Vec<_> = ids.into_values().collect();
-            let ids = Fingerprints::sorted(&ids);
-            behind.leave(move || ids.write(&work_dir, &spill_dir, shard));
-        }
         rows.note(shard, counted.clone());
         Ok(counted)
     }
@@ -192,11 +186,11 @@ impl Worker {
         &self,
         shard: ShardId,
         kept: Option<KeptShard>,
+        Companions { ids, values }: Companions,
         spread: Spread,
         transform: &Transform,
         rows: &Rows,
-    ) -> Result<(BTreeMap<BlockId, Vec<Fingerprint>>, IngestPartial), DataError> {
-        let Companions { ids, values } = self.companions(shard)?;
+    ) -> Result<IngestPartial, DataError> {
         let values = Mutex::new(values);
         let place = |block: RawTiles, lease: Option<Lease>| {
             let (id, mut counted) = (block.id(), IngestPartial::zero(transform.n_features()));
@@ -211,7 +205,7 @@ impl Worker {
             rows.store.insert(id, grid)?;
             Ok(counted)
         };
-        let counted = match kept {
+        match kept {
             Some(KeptShard { blocks }) => {
                 let zero = || IngestPartial::zero(transform.n_features());
                 let blocks = blocks.into_par_iter().with_max_len(1);
@@ -219,7 +213,7 @@ impl Worker {
                 counted.try_reduce(zero, |mut a, b| {
                     a.merge(&b);
                     Ok(a)
-                })?
+                })
             }
             None => {
                 let mut counted = IngestPartial::zero(transform.n_features());
@@ -228,10 +222,9 @@ impl Worker {
                     counted.merge(&place(block, None)?);
                     Ok::<_, DataError>(())
                 })?;
-                counted
+                Ok(counted)
             }
-        };
-        Ok((ids, counted))
+        }
     }
 
     fn companions(&self, shard: ShardId) -> Result<Companions, DataError> {

@@ -15,6 +15,7 @@ mod passes;
 mod probe;
 pub mod remote;
 mod rows;
+mod shards;
 mod stages;
 mod tallies;
 

@@ -35,6 +35,8 @@ struct Cells {
     /// [n_features x n_clusters x n_bins]
     cells: Vec<u64>,
     n_rows: usize,
+    /// [n_features] room for a strip.
+    columns: Vec<[f32; COLUMN_FLOATS]>,
 }
 
 /// The grid values of a feature.
@@ -61,6 +63,7 @@ impl Tallies {
             Mutex::new(Cells {
                 cells: vec![0; n_cells],
                 n_rows: 0,
+                columns: vec![[0.0; COLUMN_FLOATS]; ranges.len()],
             })
         };
         Self {
@@ -73,26 +76,27 @@ impl Tallies {
     }
 
     /// Adds the rows of a block, which are in the clusters `labels` [n_rows].
-    pub fn add(&self, block: &Block, labels: impl ExactSizeIterator<Item = u16>) {
+    pub fn add(&self, block: &Block, labels: &[u16]) {
         assert_eq!(labels.len(), block.n_rows(), "one label a row");
-        let firsts: Vec<u32> = labels
-            .map(|label| u32::from(label) * self.n_bins as u32)
-            .collect();
         let thread = rayon::current_thread_index().unwrap_or(0);
         let mut to = lock(&self.sets[thread % self.sets.len()]);
         if to.n_rows + block.n_rows() > FLUSH_ROWS {
             self.flush(&mut to);
         }
         to.n_rows += block.n_rows();
-        let n_features = self.ranges.len();
-        let mut columns = vec![[0.0; COLUMN_FLOATS]; n_features];
-        for (strip_idx, firsts) in firsts.chunks(STRIP_ROWS).enumerate() {
+        let Cells { cells, columns, .. } = &mut *to;
+        let mut firsts = [0; STRIP_ROWS];
+        for (strip_idx, labels) in labels.chunks(STRIP_ROWS).enumerate() {
+            let firsts = &mut firsts[..labels.len()];
+            for (first, label) in firsts.iter_mut().zip(labels) {
+                *first = u32::from(*label) * self.n_bins as u32;
+            }
             vectors::run(Strip {
                 block,
                 first_tile_idx: strip_idx * STRIP_ROWS / LANES,
-                columns: &mut columns,
+                columns,
             });
-            let cells = to.cells.chunks_exact_mut(self.n_clusters * self.n_bins);
+            let cells = cells.chunks_exact_mut(self.n_clusters * self.n_bins);
             for ((column, range), cells) in columns.iter().zip(&self.ranges).zip(cells) {
                 add_column(column, *range, firsts, cells);
             }
@@ -232,7 +236,7 @@ mod tests {
         let block = Block::from_rows(0, 4, &values, (0..n_rows as u64).collect()).unwrap();
         let mut expected = Histograms::zero(3, 4);
         let tallies = Tallies::new(3, &RANGES, 2);
-        tallies.add(&block, labels.iter().copied());
+        tallies.add(&block, labels);
         for (row, label) in values.chunks(4).zip(labels) {
             for (feature_idx, (q, (low, high))) in row.iter().zip(RANGES).enumerate() {
                 expected.add((*label).into(), feature_idx, *q, low, high);
@@ -259,7 +263,7 @@ mod tests {
         let tallies = Tallies::new(1, &[(-4_194_302, 4_194_301)], 1);
         // From threads that wait for each other.
         std::thread::scope(|scope| {
-            let add = || (0..5).for_each(|_| tallies.add(&block, (0..65_536).map(|_| 0)));
+            let add = || (0..5).for_each(|_| tallies.add(&block, &[0; 65_536]));
             (0..4).for_each(|_| drop(scope.spawn(add)));
         });
         let found = tallies.into_histograms();
