@@ -1,6 +1,6 @@
 //! Raw numbers to grid values, sixteen rows at a time and in place, with what they add up to.
 
-use clientele_kmeans::LANES;
+use clientele_kmeans::{LANES, PutOnGrid};
 
 use crate::log1p::log1p_of_positive;
 use crate::transform::{FeatureTransform, Shape};
@@ -140,37 +140,73 @@ pub(crate) fn shape_lanes<const N: usize>(shape: Shape, low: f64, lanes: &mut [f
     }
 }
 
-/// Puts all features of a block on the grid, tile by tile, in the order of memory, which the processor foresees; a feature's lines alone
-/// are too far apart for that. `tiles` [n_tiles x n_features x LANES] hold the raw values of those without a `wide` column [n_rows].
-pub(crate) fn place_tiles(
+/// All features of a block on their way to the grid: tile by tile, in the order of memory, which the processor foresees; a feature's lines
+/// alone are too far apart for that.
+pub(crate) struct Placing<'a> {
+    /// [n_features]
+    pub(crate) gridders: &'a [Gridder],
+    /// [n_features][n_rows] raw values of those features that tiles do not hold.
+    pub(crate) wide: &'a [Option<Vec<f64>>],
+    pub(crate) n_rows: usize,
+    /// [n_features]
+    pub(crate) seen: &'a mut [Seen],
+}
+
+impl PutOnGrid for Placing<'_> {
+    fn place(&mut self, tile_idxs: &[usize], tiles: &mut [f32]) {
+        let Self {
+            gridders,
+            wide,
+            n_rows,
+            seen,
+        } = self;
+        place_tiles(gridders, wide, *n_rows, tile_idxs, tiles, seen);
+    }
+
+    fn try_out(&self, tile_idxs: &[usize], tiles: &mut [f32]) {
+        let Self {
+            gridders,
+            wide,
+            n_rows,
+            ..
+        } = *self;
+        let mut seen = vec![Seen::default(); gridders.len()];
+        place_tiles(gridders, wide, n_rows, tile_idxs, tiles, &mut seen);
+    }
+}
+
+fn place_tiles(
     gridders: &[Gridder],
     wide: &[Option<Vec<f64>>],
-    tiles: &mut [f32],
     n_rows: usize,
+    tile_idxs: &[usize],
+    tiles: &mut [f32],
     seen: &mut [Seen],
 ) {
     let stride = gridders.len() * LANES;
-    let (whole, rest) = tiles.split_at_mut(n_rows / LANES * stride);
-    let mut first_row = 0;
-    for tiles in whole.chunks_mut(FLUSH_TILES * stride) {
+    // Only the last tile of a block may have fewer rows.
+    let n_whole = tile_idxs.partition_point(|idx| *idx < n_rows / LANES);
+    let (whole, rest) = tiles.split_at_mut(n_whole * stride);
+    let strips = whole.chunks_mut(FLUSH_TILES * stride);
+    for (tiles, tile_idxs) in strips.zip(tile_idxs.chunks(FLUSH_TILES)) {
         vectors::run(PlaceTiles {
             gridders,
             wide,
             tiles,
-            first_row,
+            tile_idxs,
             seen,
         });
-        first_row += FLUSH_TILES * LANES;
+    }
+    if rest.is_empty() {
+        return;
     }
     let n_rest = n_rows % LANES;
-    if n_rest > 0 {
-        for (feature_idx, (gridder, seen)) in gridders.iter().zip(seen).enumerate() {
-            let wide = wide[feature_idx]
-                .as_ref()
-                .map(|wide| &wide[n_rows - n_rest..]);
-            let lanes = &mut rest[feature_idx * LANES..];
-            gridder.place(wide, lanes, stride, n_rest, seen);
-        }
+    for (feature_idx, (gridder, seen)) in gridders.iter().zip(seen).enumerate() {
+        let wide = wide[feature_idx]
+            .as_ref()
+            .map(|wide| &wide[n_rows - n_rest..]);
+        let lanes = &mut rest[feature_idx * LANES..];
+        gridder.place(wide, lanes, stride, n_rest, seen);
     }
 }
 
@@ -179,7 +215,8 @@ struct PlaceTiles<'a> {
     gridders: &'a [Gridder],
     wide: &'a [Option<Vec<f64>>],
     tiles: &'a mut [f32],
-    first_row: usize,
+    /// Which of the block they are, or more.
+    tile_idxs: &'a [usize],
     seen: &'a mut [Seen],
 }
 
@@ -190,12 +227,12 @@ impl Vectorised for PlaceTiles<'_> {
     fn run(self) {
         let mut all_lanes = vec![Lanes::default(); self.gridders.len()];
         let tiles = self.tiles.chunks_exact_mut(self.gridders.len() * LANES);
-        for (tile_idx, tile) in tiles.enumerate() {
+        for (tile, tile_idx) in tiles.zip(self.tile_idxs) {
             let features = self.gridders.iter().zip(self.wide).zip(&mut all_lanes);
             for (((gridder, wide), lanes), out) in features.zip(tile.as_chunks_mut().0) {
                 let xs = match wide {
                     Some(wide) => {
-                        let (xs, _) = wide[self.first_row + tile_idx * LANES..]
+                        let (xs, _) = wide[tile_idx * LANES..]
                             .split_first_chunk::<LANES>()
                             .expect("a row for each lane of a whole tile");
                         *xs

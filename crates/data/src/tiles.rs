@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use crate::DataError;
 use crate::column::ColumnCounts;
 use crate::decode::{Run, Scratch, Values, each_run};
-use crate::grid::{Gridder, Seen, place_tiles};
+use crate::grid::{Gridder, Placing, Seen};
 use crate::ids::{Fingerprint, row_key};
 use crate::ingest::{GridBlock, IngestPartial, check_impute};
 use crate::manifest::{BlockId, Manifest, ShardId};
@@ -341,7 +341,7 @@ impl RawTiles {
     /// # Panics
     /// When `ids`, `transform` or `partial` are of another table.
     pub fn place(
-        mut self,
+        self,
         ids: &[Fingerprint],
         values: Option<Vec<i64>>,
         transform: &Transform,
@@ -365,24 +365,24 @@ impl RawTiles {
             .iter()
             .map(|feature| Gridder::new(feature, transform.steps_per_unit()))
             .collect();
-        place_tiles(
-            &gridders,
-            &self.wide,
-            &mut self.tiles,
-            self.n_rows,
-            &mut seen,
-        );
+        let keys = ids
+            .iter()
+            .map(|fingerprint| row_key(*fingerprint))
+            .collect();
+        let mut placing = Placing {
+            gridders: &gridders,
+            wide: &self.wide,
+            n_rows: self.n_rows,
+            seen: &mut seen,
+        };
+        let id = u64::from(self.id.0);
+        let block = Block::from_raw_tiles(id, self.n_features, self.tiles, keys, &mut placing)
+            .expect("the transform's range keeps every value on the grid, and every row has an id");
         seen.iter()
             .enumerate()
             .for_each(|(feature_idx, seen)| partial.add_feature(feature_idx, seen));
         partial.n_rows += self.n_rows as u64;
         partial.add_values(values.as_deref());
-        let keys = ids
-            .iter()
-            .map(|fingerprint| row_key(*fingerprint))
-            .collect();
-        let block = Block::from_tiles(u64::from(self.id.0), self.n_features, self.tiles, keys)
-            .expect("the transform's range keeps every value on the grid, and every row has an id");
         Ok(GridBlock {
             block,
             values,

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::cpu::{Lanes, Vectorised, vectorised};
 use crate::permute::{Moves, SEGMENT_ROWS, SEGMENT_TILES};
 use crate::split::{Columns, Shape, Split};
+use crate::to_grid::{OnGrid, PutOnGrid, place_strip, strips};
 use crate::{BLOCK_ROWS, GRID_LIMIT, LANES, MAX_FEATURES, Tiles};
 
 /// Up to [`BLOCK_ROWS`] rows on the grid: rectangular and in range by construction.
@@ -127,14 +128,26 @@ impl Block {
         tiles: Tiles,
         keys: Vec<u64>,
     ) -> Result<Self, BlockError> {
-        Self::made(id, n_features, tiles, keys, crate::cpu::wants_split())
+        Self::from_raw_tiles(id, n_features, tiles, keys, &mut OnGrid)
+    }
+
+    /// As [`Block::from_tiles`], of tiles that `raw` puts on the grid, a few at a time: what is done with them next finds them in the cache.
+    pub fn from_raw_tiles(
+        id: u64,
+        n_features: usize,
+        tiles: Tiles,
+        keys: Vec<u64>,
+        raw: &mut dyn PutOnGrid,
+    ) -> Result<Self, BlockError> {
+        Self::made(id, n_features, tiles, keys, raw, crate::cpu::wants_split())
     }
 
     fn made(
         id: u64,
         n_features: usize,
-        tiles: Tiles,
+        mut tiles: Tiles,
         keys: Vec<u64>,
+        raw: &mut dyn PutOnGrid,
         may_split: bool,
     ) -> Result<Self, BlockError> {
         let n_rows = keys.len();
@@ -148,20 +161,25 @@ impl Block {
                 n_features,
             });
         }
-        let mut tile_norms = Vec::with_capacity(tiles.len() / LANES / n_features);
-        let shape = may_split.then(|| Shape::of(&tiles, n_features, n_rows));
+        let n_tiles = tiles.len() / LANES / n_features;
+        let mut tile_norms = Vec::with_capacity(n_tiles);
+        let shape = may_split.then(|| Shape::of(&tiles, n_features, n_rows, raw));
         let values = match shape.flatten() {
             Some(shape) => {
-                let split = Split::new(tiles, shape, &mut tile_norms);
+                let split = Split::new(tiles, shape, raw, &mut tile_norms);
                 let split = split.map_err(|(idx, tile)| first_off_grid(idx, &tile))?;
                 Values::Split(Box::new(split))
             }
             None => {
-                let columns = tiles.as_chunks::<LANES>().0.chunks_exact(n_features);
-                for (tile_idx, tile) in columns.enumerate() {
-                    match norm_of_grid_tile(tile) {
-                        Some(norm) => tile_norms.push(norm),
-                        None => return Err(first_off_grid(tile_idx, tile)),
+                for strip in strips(n_tiles, n_features) {
+                    let first = strip.start;
+                    let strip = place_strip(&mut tiles, n_features, strip, raw);
+                    let columns = strip.as_chunks::<LANES>().0.chunks_exact(n_features);
+                    for (tile_idx, tile) in (first..).zip(columns) {
+                        match norm_of_grid_tile(tile) {
+                            Some(norm) => tile_norms.push(norm),
+                            None => return Err(first_off_grid(tile_idx, tile)),
+                        }
                     }
                 }
                 Values::Whole(tiles)
@@ -201,7 +219,14 @@ impl Block {
     pub(crate) fn into_split(self) -> Self {
         let mut tiles = Tiles::zeroed(self.tile_norms.len() * self.n_features);
         self.copy_tiles(0..self.tile_norms.len(), &mut tiles);
-        let split = Self::made(self.id, self.n_features, tiles, self.keys, true);
+        let split = Self::made(
+            self.id,
+            self.n_features,
+            tiles,
+            self.keys,
+            &mut OnGrid,
+            true,
+        );
         split.expect("rows of a block are rows of a block")
     }
 
@@ -590,5 +615,45 @@ mod tests {
         let mut half = Tiles::zeroed(1);
         half.fill(0.5);
         assert!(Block::from_tiles(0, 1, half, vec![1]).is_err());
+    }
+
+    /// Values that are half of what they will be; which tiles have been put on the grid.
+    struct Halves(usize, Vec<usize>);
+
+    impl PutOnGrid for Halves {
+        fn place(&mut self, tile_idxs: &[usize], tiles: &mut [f32]) {
+            self.1.extend(tile_idxs);
+            self.try_out(tile_idxs, tiles);
+        }
+
+        fn try_out(&self, tile_idxs: &[usize], tiles: &mut [f32]) {
+            assert_eq!(tiles.len(), tile_idxs.len() * LANES * self.0);
+            tiles.iter_mut().for_each(|value| *value *= 2.0);
+        }
+    }
+
+    #[test]
+    fn tiles_are_put_on_the_grid_once_and_in_order() {
+        for (n_features, n_tiles) in [(1, 3), (2, 1), (5, 875), (32, 563), (300, 63_usize)] {
+            let n_rows = n_tiles * LANES;
+            let tiles = |scale: i32| {
+                let mut tiles = Tiles::zeroed(n_tiles * n_features);
+                for (at, value) in tiles.iter_mut().enumerate() {
+                    *value = (scale * (at as i32 * 7_919 % 60_000 - 30_000)) as f32;
+                }
+                tiles
+            };
+            let keys = || (0..n_rows as u64).collect::<Vec<_>>();
+            for may_split in [false, true] {
+                let expected =
+                    Block::made(0, n_features, tiles(2), keys(), &mut OnGrid, may_split).unwrap();
+                let mut halves = Halves(n_features, Vec::new());
+                let block =
+                    Block::made(0, n_features, tiles(1), keys(), &mut halves, may_split).unwrap();
+                assert_eq!(block, expected);
+                assert_eq!(block.tile_norms(), expected.tile_norms());
+                assert!(halves.1.into_iter().eq(0..n_tiles));
+            }
+        }
     }
 }

@@ -36,6 +36,7 @@ pub mod relocate;
 pub mod seeding;
 mod split;
 mod tiles;
+mod to_grid;
 mod totals;
 
 pub use backend::{Backend, BackendError, BlockLabels};
@@ -43,6 +44,7 @@ pub use block::{Block, BlockError, TileRoom};
 pub use centroids::Centroids;
 pub use partial::Partial;
 pub use tiles::Tiles;
+pub use to_grid::PutOnGrid;
 pub use totals::Totals;
 
 /// Names the arithmetic of this crate; part of every model hash. Changes whenever any bit of any answer may change.

@@ -9,6 +9,7 @@ mod tile;
 
 use crate::block::{norm_of_grid_tile, rounded_up_root};
 use crate::cpu::{Lanes, Vectorised, join, lanes_of, vectorised};
+use crate::to_grid::{PutOnGrid, place_strip, strips};
 use crate::{GRID_LIMIT, LANES, Tiles, whole};
 pub(crate) use tile::{ChunkRoom, CutChunk, CutPair, CutTile, ShortRows};
 
@@ -56,8 +57,13 @@ pub(crate) struct Shape {
 pub(crate) type Columns = [[f32; LANES]];
 
 impl Shape {
-    /// How to cut the rows of `tiles` [n_tiles x n_features x LANES], if that is worth while.
-    pub(crate) fn of(tiles: &[f32], n_features: usize, n_rows: usize) -> Option<Self> {
+    /// How to cut the rows of `tiles` [n_tiles x n_features x LANES] once `raw` has put them on the grid, if that is worth while.
+    pub(crate) fn of(
+        tiles: &[f32],
+        n_features: usize,
+        n_rows: usize,
+        raw: &dyn PutOnGrid,
+    ) -> Option<Self> {
         // Halves and bytes are read in the order in which these processors write them.
         if cfg!(target_endian = "big") {
             return None;
@@ -67,18 +73,20 @@ impl Shape {
         }
         // Whole tiles only, unless there is none: padding is no row.
         let n_tiles = (n_rows / LANES).max(1);
-        let sampled = || {
-            let step = (n_tiles / SAMPLED_TILES).max(1);
-            let columns = tiles.as_chunks::<LANES>().0.chunks_exact(n_features);
-            columns.take(n_tiles).step_by(step)
-        };
+        let step = (n_tiles / SAMPLED_TILES).max(1);
+        let sampled_idxs: Vec<usize> = (0..n_tiles).step_by(step).collect();
+        let all = tiles.as_chunks::<LANES>().0.chunks_exact(n_features);
+        let mut sample: Vec<[f32; LANES]> =
+            all.take(n_tiles).step_by(step).flatten().copied().collect();
+        raw.try_out(&sampled_idxs, sample.as_flattened_mut());
+        let sampled = || sample.chunks_exact(n_features);
         let mut sums = vec![0f64; n_features];
         for tile in sampled() {
             for (sum, column) in sums.iter_mut().zip(tile) {
                 *sum += f64::from(column.iter().sum::<f32>());
             }
         }
-        let n_sampled = (sampled().count() * LANES) as f64;
+        let n_sampled = (sampled_idxs.len() * LANES) as f64;
         let limit = f64::from(ORIGIN_LIMIT);
         let mut origin = vec![[0; LANES]; n_features.div_ceil(LANES)];
         for (origin, sum) in origin.as_flattened_mut().iter_mut().zip(sums) {
@@ -144,10 +152,12 @@ impl Shape {
 }
 
 impl Split {
-    /// Cuts the tiles of a block in place. `tile_norms` become those of the block; the error is the first tile that is off the grid.
+    /// Cuts the tiles of a block in place, as `raw` puts them on the grid. `tile_norms` become those of the block; the error is the first
+    /// tile that is off the grid.
     pub(crate) fn new(
         mut tiles: Tiles,
         shape: Shape,
+        raw: &mut dyn PutOnGrid,
         tile_norms: &mut Vec<f32>,
     ) -> Result<Self, (usize, Vec<[f32; LANES]>)> {
         let n_features = shape.n_features;
@@ -158,7 +168,15 @@ impl Split {
         // The upper bits of a tile go where those of earlier ones were read; the lower bits wait until all have been.
         let mut lower = vec![0; n_tiles * n_lower];
         let mut tile = vec![[0f32; LANES]; n_features];
+        let mut strips = strips(n_tiles, n_features);
+        let mut n_placed = 0;
         for (tile_idx, lower) in lower.chunks_exact_mut(n_lower).enumerate() {
+            if tile_idx == n_placed
+                && let Some(strip) = strips.next()
+            {
+                n_placed = strip.end;
+                place_strip(&mut tiles, n_features, strip, raw);
+            }
             let (columns, _) = tiles.as_chunks::<LANES>();
             tile.copy_from_slice(&columns[tile_idx * n_features..][..n_features]);
             let all: &mut [[i32; LANES]] = bytemuck::cast_slice_mut(&mut tiles);
