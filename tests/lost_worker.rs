@@ -1,13 +1,15 @@
-//! The coordinator over real workers, one of which goes away: the others answer what it had not, and the bytes are the same.
+//! The coordinator over real workers: when one goes away, the others answer what it had not, and the bytes are the same; when the input does,
+//! they need no more of it than they have not read.
 
 mod common;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
+use clientele_coordinator::FitError;
 use clientele_coordinator::drive::drive;
 use clientele_coordinator::machine::{Machine, Outcome, Place};
 use clientele_coordinator::model::Model;
@@ -15,7 +17,7 @@ use clientele_data::Folder;
 use clientele_data::manifest::{Columns, Manifest, NullPolicy, TableSpec};
 use clientele_data::transform::TransformKind;
 use clientele_protocol::{
-    ChannelClosed, FitSpec, Job, RunKey, Task, WorkerChannel, WorkerEvent, WorkerId,
+    ChannelClosed, FitSpec, Job, RunKey, Stage, Task, WorkerChannel, WorkerEvent, WorkerId,
 };
 use clientele_worker::{BackendChoice, EngineOptions, InProcess, Resources, Worker, WorkerOptions};
 use tempfile::TempDir;
@@ -41,6 +43,21 @@ impl WorkerChannel for Mortal {
     }
 }
 
+/// Takes the input away when rows have been put on the grid.
+struct Thief {
+    inner: InProcess,
+    input: PathBuf,
+}
+
+impl WorkerChannel for Thief {
+    fn send(&self, task: Task) -> Result<(), ChannelClosed> {
+        if matches!(*task.stage, Stage::Pass { .. }) && self.input.exists() {
+            std::fs::remove_file(&self.input).unwrap();
+        }
+        self.inner.send(task)
+    }
+}
+
 fn spec() -> FitSpec {
     FitSpec {
         k_range: (2, 3),
@@ -54,8 +71,13 @@ fn spec() -> FitSpec {
     }
 }
 
-/// A fit over `n_workers`, each of which dies at its task of the given number.
-fn fit(dir: &Path, table: &Path, name: &str, lives: &[u32]) -> (Outcome, u32) {
+/// A fit by `n_workers` with so much memory each, which `channel` makes of what they are started as.
+fn fit_by(
+    n_workers: usize,
+    memory_bytes: u64,
+    (dir, table, name): (&Path, &Path, &str),
+    channel: impl Fn(usize, InProcess) -> Box<dyn WorkerChannel>,
+) -> Result<Outcome, FitError> {
     let table = TableSpec {
         inputs: vec![table.display().to_string()],
         id: Some("customer_id".into()),
@@ -73,9 +95,7 @@ fn fit(dir: &Path, table: &Path, name: &str, lives: &[u32]) -> (Outcome, u32) {
         key.clone(),
         spec(),
         manifest.clone(),
-        Place::InProcess {
-            n_workers: lives.len(),
-        },
+        Place::InProcess { n_workers },
         started.elapsed(),
     )
     .unwrap();
@@ -94,23 +114,35 @@ fn fit(dir: &Path, table: &Path, name: &str, lives: &[u32]) -> (Outcome, u32) {
             ..EngineOptions::default()
         },
         n_threads: 1,
-        memory_bytes: 1 << 30,
+        memory_bytes,
     };
     let (sender, events) = mpsc::channel::<(WorkerId, WorkerEvent)>();
-    let deaths = Arc::new(AtomicU32::new(0));
     let mut workers: BTreeMap<WorkerId, Box<dyn WorkerChannel>> = BTreeMap::new();
-    for (nth, tasks) in (0..).zip(lives) {
+    for (nth, id) in (0..n_workers).zip(0..) {
         let worker = Worker::new(job.clone(), Resources::open(&options).unwrap());
-        let inner = InProcess::start(worker, WorkerId(nth), sender.clone());
-        let mortal = Mortal {
-            inner,
-            tasks_left: AtomicU32::new(*tasks),
-            deaths: deaths.clone(),
-        };
-        workers.insert(WorkerId(nth), Box::new(mortal));
+        let inner = InProcess::start(worker, WorkerId(id), sender.clone());
+        workers.insert(WorkerId(id), channel(nth, inner));
     }
-    let outcome = drive(machine, &workers, &events, started, &mut |_| ()).unwrap();
+    drive(machine, &workers, &events, started, &mut |_| ())
+}
+
+/// A fit over workers of which each dies at its task of the given number, and how many have.
+fn fit(dir: &Path, table: &Path, name: &str, lives: &[u32]) -> (Outcome, u32) {
+    let deaths = Arc::new(AtomicU32::new(0));
+    let mortal = |nth: usize, inner| -> Box<dyn WorkerChannel> {
+        Box::new(Mortal {
+            inner,
+            tasks_left: AtomicU32::new(lives[nth]),
+            deaths: deaths.clone(),
+        })
+    };
+    let outcome = fit_by(lives.len(), 1 << 30, (dir, table, name), mortal).unwrap();
     (outcome, deaths.load(Ordering::Relaxed))
+}
+
+fn hashes(outcome: &Outcome) -> (String, String) {
+    let model = Model::new(&spec(), outcome).unwrap();
+    (model.model_hash, model.assignments_hash)
 }
 
 #[test]
@@ -118,10 +150,6 @@ fn workers_lost_at_any_moment_change_nothing() {
     let dir = TempDir::new().unwrap();
     let table = dir.path().join("customers.parquet");
     common::write(&table, &common::blobs(1_200_000, 3, 4), 300_000);
-    let hashes = |outcome: &Outcome| {
-        let model = Model::new(&spec(), outcome).unwrap();
-        (model.model_hash, model.assignments_hash)
-    };
     let (whole, deaths) = fit(dir.path(), &table, "whole", &[u32::MAX]);
     assert_eq!(deaths, 0);
     // In the statistics, at ingest, while seeding, in the passes: one worker is left each time.
@@ -139,4 +167,26 @@ fn workers_lost_at_any_moment_change_nothing() {
             "a worker that dies at task {tasks}"
         );
     }
+}
+
+#[test]
+fn where_memory_allows_nothing_is_read_twice() {
+    let dir = TempDir::new().unwrap();
+    let table = dir.path().join("customers.parquet");
+    common::write(&table, &common::blobs(400_000, 3, 4), 100_000);
+    let (whole, _) = fit(dir.path(), &table, "whole", &[u32::MAX]);
+    let stolen = |name: &str, memory_bytes| {
+        let input = dir.path().join(format!("{name}.parquet"));
+        std::fs::copy(&table, &input).unwrap();
+        let thief = |_, inner| -> Box<dyn WorkerChannel> {
+            let input = input.clone();
+            Box::new(Thief { inner, input })
+        };
+        let outcome = fit_by(1, memory_bytes, (dir.path(), &input, name), thief);
+        assert!(!input.exists(), "the fault has not fired");
+        outcome
+    };
+    assert_eq!(hashes(&whole), hashes(&stolen("roomy", 1 << 30).unwrap()));
+    let refused = stolen("narrow", 0).unwrap_err().to_string();
+    assert!(refused.contains("narrow.parquet"), "{refused}");
 }

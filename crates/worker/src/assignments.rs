@@ -3,8 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float64Array, Int32Array, UInt32Array};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::array::{
+    ArrayRef, ArrowPrimitiveType, Float64Array, Int32Array, PrimitiveArray, UInt32Array,
+};
+use arrow::datatypes::{DataType, Field, Float64Type, Int32Type, Schema, SchemaRef};
 use clientele_data::ids::{Ids, words};
 use clientele_data::manifest::ShardId;
 use clientele_data::short_hash::{HashWords, SHORT_BYTES, ShortHasher, SumOfHashes};
@@ -134,13 +136,24 @@ fn columns(
             rows.iter().map(|row| i32::from(row.label)),
         )),
         Arc::new(Float64Array::from_iter_values(distance)),
-        Arc::new(
-            rows.iter()
-                .map(|row| row.second.map(i32::from))
-                .collect::<Int32Array>(),
-        ),
-        Arc::new(rows.iter().map(margin).collect::<Float64Array>()),
+        of_second::<Int32Type>(rows, |row| row.second.map(i32::from)),
+        of_second::<Float64Type>(rows, margin),
     ])
+}
+
+/// A column of what rows have that have a second centroid, which either all have or none.
+fn of_second<T: ArrowPrimitiveType>(
+    rows: &[NearestTwo],
+    value: impl Fn(&NearestTwo) -> Option<T::Native>,
+) -> ArrayRef {
+    if rows.iter().any(|row| row.second.is_none()) {
+        return Arc::new(PrimitiveArray::<T>::new_null(rows.len()));
+    }
+    let values: Vec<T::Native> = rows
+        .iter()
+        .map(|row| value(row).unwrap_or_default())
+        .collect();
+    Arc::new(PrimitiveArray::<T>::new(values.into(), None))
 }
 
 /// `(d2 - d1) / d2` of a row: how much nearer its centroid is than the second nearest, from 0 (a tie) to 1; none without a second.

@@ -3,6 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use clientele_data::DataError;
+use clientele_data::budget::Lease;
 use clientele_data::ids::Ids;
 use clientele_data::ingest::GridBlock;
 use clientele_data::manifest::{BlockId, ShardId};
@@ -67,18 +68,14 @@ impl Labelling<'_> {
     /// Labels the blocks of a shard, side by side, and leaves behind to write them in order.
     fn write_part(&self, shard: ShardId, behind: &Behind) -> Result<(), DataError> {
         let job = self.worker.job();
-        let mut blocks: Vec<(BlockId, Ids)> = Vec::new();
-        read_ids(&job.manifest, shard, &mut |id, ids| {
-            blocks.push((id, ids));
-            Ok::<_, DataError>(())
-        })?;
-        let Some((_, ids)) = blocks.first() else {
+        let blocks = self.ids(shard)?;
+        let Some((_, ids, _)) = blocks.first() else {
             return Ok(());
         };
         let (dir, spill_dir) = (job.assignments_dir.clone(), &job.spill_dir);
         let mut part = PartWriter::begin(dir, spill_dir, shard, ids)?;
         let encoded = blocks.par_iter().enumerate().with_max_len(1);
-        let encoded = encoded.map(|(nth, (id, ids))| self.label(*id, ids, &part, nth));
+        let encoded = encoded.map(|(nth, (id, ids, _))| self.label(*id, ids, &part, nth));
         let encoded: Vec<Encoded> = encoded.collect::<Result<_, _>>()?;
         behind.leave(move || {
             let mut blocks = encoded.into_iter();
@@ -86,6 +83,22 @@ impl Labelling<'_> {
             part.finish()
         });
         Ok(())
+    }
+
+    /// Of the blocks of a shard, in order, with the memory that they have taken: as they were kept, or read again.
+    fn ids(&self, shard: ShardId) -> Result<Vec<(BlockId, Ids, Option<Lease>)>, DataError> {
+        if let Some(kept) = self.worker.kept_ids.take(shard) {
+            let blocks = kept.blocks.into_iter();
+            return Ok(blocks
+                .map(|(id, ids, lease)| (id, ids, Some(lease)))
+                .collect());
+        }
+        let mut blocks = Vec::new();
+        read_ids(&self.worker.job().manifest, shard, &mut |id, ids| {
+            blocks.push((id, ids, None));
+            Ok::<_, DataError>(())
+        })?;
+        Ok(blocks)
     }
 
     fn label(

@@ -8,7 +8,7 @@ use clientele_data::duplicates::Fingerprints;
 use clientele_data::ids::Fingerprint;
 use clientele_data::ingest::{IngestPartial, ingest};
 use clientele_data::manifest::{BlockId, ShardId};
-use clientele_data::read::{Projection, RawBlock, read_shard};
+use clientele_data::read::{Projection, RawBlock, read_ids, read_shard};
 use clientele_data::stats::{StatsPartial, StatsRequest};
 use clientele_data::tiles::{self, RawTiles, Spread, read_statistics, read_tiles};
 use clientele_data::transform::Transform;
@@ -17,7 +17,7 @@ use rayon::prelude::*;
 
 use crate::Worker;
 use crate::behind::Behind;
-use crate::kept::KeptShard;
+use crate::kept::{KeptIds, KeptShard};
 use crate::rows::Rows;
 use crate::shards;
 
@@ -26,6 +26,15 @@ use crate::shards;
 struct Companions {
     ids: BTreeMap<BlockId, Vec<Fingerprint>>,
     values: BTreeMap<BlockId, Vec<i64>>,
+}
+
+/// What becomes of the ids of shards that are put on the grid.
+#[derive(Clone, Copy)]
+struct Filing<'a> {
+    /// Where their fingerprints are written.
+    behind: &'a Behind,
+    /// Whether they are kept as long as there is memory.
+    are_kept: bool,
 }
 
 impl Worker {
@@ -108,10 +117,14 @@ impl Worker {
         let rows = self.rows(transform)?;
         let spread = self.spread();
         let total = Mutex::new(IngestPartial::zero(transform.n_features()));
+        // The memory that decoded rows take is that of their rows on the grid. Where all are decoded, the rest is for other things. Numbers of
+        // rows are no such thing.
+        let are_decoded = || shards.iter().all(|shard| self.kept.get(*shard).is_some());
+        let are_kept = self.job().manifest.id().is_some() && are_decoded();
         Behind::run(self.resources.n_threads(), |behind| {
             shards::each(shards, self.resources.n_threads(), |shard| {
-                let behind = fingerprints.then_some(behind);
-                let counted = self.ingest_shard(shard, spread, transform, behind, &rows)?;
+                let filing = fingerprints.then_some(Filing { behind, are_kept });
+                let counted = self.ingest_shard(shard, spread, transform, filing, &rows)?;
                 let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
                 total.merge(&counted);
                 Ok(())
@@ -120,19 +133,19 @@ impl Worker {
         Ok(total.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// With `fingerprints`, leaves behind to write those of the ids.
+    /// With `filing`, leaves behind to write fingerprints of the ids.
     fn ingest_shard(
         &self,
         shard: ShardId,
         spread: Spread,
         transform: &Transform,
-        fingerprints: Option<&Behind>,
+        filing: Option<Filing<'_>>,
         rows: &Rows,
     ) -> Result<IngestPartial, DataError> {
         let known = rows.counted(shard);
         let kept = self.kept.take(shard);
         let leave = |ids: &BTreeMap<BlockId, Vec<Fingerprint>>| {
-            if let Some(behind) = fingerprints {
+            if let Some(Filing { behind, .. }) = filing {
                 let job = self.job();
                 let (work_dir, spill_dir) = (job.work_dir.clone(), job.spill_dir.clone());
                 let ids = Fingerprints::of_blocks(ids.values());
@@ -140,10 +153,10 @@ impl Worker {
             }
         };
         let counted = match known {
-            Some(counted) if fingerprints.is_none() => return Ok(counted),
+            Some(counted) if filing.is_none() => return Ok(counted),
             // An earlier job has left the rows here; only their ids are wanted.
             Some(counted) => {
-                leave(&self.companions(shard)?.ids);
+                leave(&self.companions(shard, false)?.ids);
                 counted
             }
             None if self.job().manifest.nulls() == NullPolicy::Drop => {
@@ -152,7 +165,8 @@ impl Worker {
                 counted
             }
             None => {
-                let companions = self.companions(shard)?;
+                let are_kept = filing.is_some_and(|filing| filing.are_kept);
+                let companions = self.companions(shard, are_kept)?;
                 // Before the rows, which other threads can help with: nobody would be left to wait for these.
                 leave(&companions.ids);
                 self.ingest_tiles(shard, kept, companions, spread, transform, rows)?
@@ -227,16 +241,37 @@ impl Worker {
         }
     }
 
-    fn companions(&self, shard: ShardId) -> Result<Companions, DataError> {
+    /// Of all rows of a shard; its ids `are_kept` if there is memory for them.
+    fn companions(&self, shard: ShardId, are_kept: bool) -> Result<Companions, DataError> {
         let manifest = &self.job().manifest;
+        // On their way to the grid, blocks are for a moment in nobody's memory.
+        let spare_bytes = self.resources.n_threads() * tiles::size_bytes(manifest, shard);
+        let mut found = Companions::default();
+        let mut kept = are_kept.then(Vec::new);
+        read_ids(manifest, shard, &mut |id, ids| {
+            ids.fingerprints(found.ids.entry(id).or_default());
+            if let Some(blocks) = &mut kept {
+                let n_bytes = ids.array().get_array_memory_size();
+                match self.resources.rows.lease_leaving(spare_bytes, n_bytes) {
+                    Some(lease) => blocks.push((id, ids, lease)),
+                    // All of them, or none.
+                    None => kept = None,
+                }
+            }
+            Ok::<_, DataError>(())
+        })?;
+        if let Some(blocks) = kept {
+            self.kept_ids.put(shard, KeptIds { blocks });
+        }
+        if manifest.value().is_none() {
+            return Ok(found);
+        }
         let projection = Projection {
             features: vec![false; manifest.n_features()],
-            ids: true,
+            ids: false,
             value: true,
         };
-        let mut found = Companions::default();
         read_shard(manifest, shard, &projection, &mut |raw: &mut RawBlock| {
-            found.ids.insert(raw.id, std::mem::take(&mut raw.ids));
             if let Some(values) = raw.values.take() {
                 found.values.insert(raw.id, values);
             }

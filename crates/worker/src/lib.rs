@@ -31,7 +31,7 @@ pub use engine::{BackendChoice, EngineOptions};
 use engine::{Engine, JobNo};
 pub use in_process::InProcess;
 
-use kept::Kept;
+use kept::{Kept, KeptIds, KeptShard};
 use memory::PassMemory;
 use rows::{Residents, Rows};
 
@@ -125,7 +125,9 @@ pub struct Worker {
     /// Under which GPUs hold its blocks.
     engine_job: JobNo,
     /// Rows that are not on the grid yet.
-    kept: Kept,
+    kept: Kept<KeptShard>,
+    /// Ids of rows that are.
+    kept_ids: Kept<KeptIds>,
 }
 
 impl Worker {
@@ -140,6 +142,7 @@ impl Worker {
             resources,
             rows: Mutex::new(None),
             kept: Kept::default(),
+            kept_ids: Kept::default(),
         }
     }
 

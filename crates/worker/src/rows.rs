@@ -101,6 +101,14 @@ impl Residents {
         budget.as_ref()?.lease(n_bytes)
     }
 
+    /// As [`Residents::lease`], if `spare_bytes` are left then.
+    pub fn lease_leaving(&self, spare_bytes: usize, n_bytes: usize) -> Option<Lease> {
+        let budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        let budget = budget.as_ref()?;
+        let is_spare = n_bytes.saturating_add(spare_bytes) <= budget.free_bytes();
+        is_spare.then(|| budget.lease(n_bytes)).flatten()
+    }
+
     /// The rows of `key`: those that are here, or none yet, with room made for `wanted_bytes`. Spills go to `spill_dir`.
     pub fn get(&self, key: &RowsKey, wanted_bytes: usize, spill_dir: &Path) -> Arc<Rows> {
         let mut all = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
