@@ -81,8 +81,11 @@ pub(crate) fn each_run<E: From<DataError>>(
     Ok(())
 }
 
-/// What takes the values of a block: its place in the run, the values, and what of them is not a finite number.
-pub(crate) type Take<'a> = dyn FnMut(usize, Values<'_>, ColumnCounts) + 'a;
+/// What takes some values of a block: its place in the run, their first row in it, the values, and what of them is not a finite number.
+pub(crate) type Take<'a> = dyn FnMut(usize, usize, Values<'_>, ColumnCounts) + 'a;
+
+/// Rows of a column that are handed out together, at most, so that they are in the nearest cache for whoever takes them: whole tiles.
+const PIECE_ROWS: usize = 1 << 11;
 
 impl<'a> Run<'a> {
     /// The run in pieces whose tiles take about `n_bytes` each: at least a block.
@@ -101,7 +104,7 @@ impl<'a> Run<'a> {
         &self.manifest.blocks()[self.ids[at].0 as usize]
     }
 
-    /// Decodes one feature and hands it out block by block.
+    /// Decodes one feature and hands it out in order, a piece of a block at a time.
     ///
     /// # Errors
     /// [`DataError::Read`], or [`DataError::InputChanged`] where that is the reason.
@@ -233,7 +236,7 @@ impl<'a> Run<'a> {
         self.each_block::<Int32Type, f32>(leaf, (i32s, levels, narrow), i32_to_f32, |_| None, take)
     }
 
-    /// Reads a column chunk block by block. `to` makes a number of a value, `own` finds out that a slice of values is one of numbers.
+    /// Reads a column chunk piece by piece. `to` makes a number of a value, `own` finds out that a slice of values is one of numbers.
     fn each_block<T: DataType, V: Width>(
         &self,
         leaf: usize,
@@ -259,8 +262,12 @@ impl<'a> Run<'a> {
         let mut reader = ColumnReaderImpl::<T>::new(descriptor, Box::new(pages));
         let mut n_read = reader.skip_records(first.start_row)?;
         let mut n_wanted = first.start_row;
-        for at in 0..self.ids.len() {
-            let n_rows = self.block(at).n_rows;
+        let pieces = (0..self.ids.len()).flat_map(|at| {
+            let n_block_rows = self.block(at).n_rows;
+            let firsts = (0..n_block_rows).step_by(PIECE_ROWS);
+            firsts.map(move |first_row| (at, first_row, PIECE_ROWS.min(n_block_rows - first_row)))
+        });
+        for (at, first_row, n_rows) in pieces {
             values.clear();
             levels.clear();
             let mut n_here = 0;
@@ -289,7 +296,7 @@ impl<'a> Run<'a> {
                 }
             };
             let counts = count_special(numbers, n_nulls as u64);
-            take(at, V::values(numbers), counts);
+            take(at, first_row, V::values(numbers), counts);
         }
         Ok(())
     }
@@ -330,7 +337,7 @@ impl<'a> Run<'a> {
                     }
                     false => Values::Wide(wide),
                 };
-                take(at, values, std::mem::take(&mut counts));
+                take(at, 0, values, std::mem::take(&mut counts));
                 wide.clear();
                 at += 1;
             }

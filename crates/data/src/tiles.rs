@@ -199,14 +199,18 @@ impl Column<'_> {
         (scratch, buckets): &mut (Scratch, stats::Scratch),
     ) -> Result<(), DataError> {
         let (statistics, places) = (&mut self.statistics, &mut self.places);
-        run.decode(self.feature_idx, scratch, &mut |at, values, counts| {
-            if let Some((asked, seen)) = statistics {
-                seen.add(asked, buckets, values, &counts);
-            }
-            if let Some(places) = places.get_mut(at) {
-                places.put(values, counts);
-            }
-        })?;
+        run.decode(
+            self.feature_idx,
+            scratch,
+            &mut |at, first_row, values, counts| {
+                if let Some((asked, seen)) = statistics {
+                    seen.add(asked, buckets, values, &counts);
+                }
+                if let Some(places) = places.get_mut(at) {
+                    places.put(first_row, values, counts);
+                }
+            },
+        )?;
         if let Some((asked, seen)) = statistics {
             seen.drain(asked, buckets);
         }
@@ -215,13 +219,17 @@ impl Column<'_> {
 }
 
 impl Places<'_> {
-    fn put(&mut self, values: Values<'_>, counts: ColumnCounts) {
-        *self.counts = counts;
+    /// Pieces come in order, and begin with a tile.
+    fn put(&mut self, first_row: usize, values: Values<'_>, counts: ColumnCounts) {
+        self.counts.merge(&counts);
         match values {
-            Values::Wide(values) => *self.wide = Some(values.to_vec()),
+            Values::Wide(values) => {
+                let room = || Vec::with_capacity(self.lanes.len() * LANES);
+                self.wide.get_or_insert_with(room).extend_from_slice(values);
+            }
             Values::Narrow(values) => {
                 let (whole, rest) = values.as_chunks::<LANES>();
-                let mut lanes = self.lanes.iter_mut();
+                let mut lanes = self.lanes[first_row / LANES..].iter_mut();
                 lanes
                     .by_ref()
                     .zip(whole)

@@ -315,6 +315,14 @@ fn blocks_from_the_middle_of_a_large_row_group_are_those_of_the_plain_reader() {
             Arc::new((0..n_rows).map(some).collect::<Float32Array>()),
         ),
         (
+            "z",
+            Arc::new(
+                (0..n_rows)
+                    .map(|i| some(i).map(|x| f64::from(x) / 7.0))
+                    .collect::<Float64Array>(),
+            ),
+        ),
+        (
             "cents",
             Arc::new(Int16Array::from_iter_values(
                 (0..n_rows).map(|i| (i % 1_000) as i16),
