@@ -1,4 +1,4 @@
-//! The coordinator over real workers: when one goes away, the others answer what it had not, and the bytes are the same; when the input does,
+//! The coordinator over real workers, of whatever kind: when one goes away, the others answer what it had not, and the bytes are the same; when the input does,
 //! they need no more of it than they have not read.
 
 mod common;
@@ -71,9 +71,9 @@ fn spec() -> FitSpec {
     }
 }
 
-/// A fit by `n_workers` with so much memory each, which `channel` makes of what they are started as.
+/// A fit by workers on these `backends`, with so much memory each, which `channel` makes of what they are started as.
 fn fit_by(
-    n_workers: usize,
+    backends: &[BackendChoice],
     memory_bytes: u64,
     (dir, table, name): (&Path, &Path, &str),
     channel: impl Fn(usize, InProcess) -> Box<dyn WorkerChannel>,
@@ -95,7 +95,9 @@ fn fit_by(
         key.clone(),
         spec(),
         manifest.clone(),
-        Place::InProcess { n_workers },
+        Place::InProcess {
+            n_workers: backends.len(),
+        },
         started.elapsed(),
     )
     .unwrap();
@@ -108,17 +110,17 @@ fn fit_by(
         work_dir: Folder::local(&work_dir),
         spill_dir: work_dir,
     };
-    let options = WorkerOptions {
-        engine: EngineOptions {
-            backend: BackendChoice::Cpu,
-            ..EngineOptions::default()
-        },
-        n_threads: 1,
-        memory_bytes,
-    };
     let (sender, events) = mpsc::channel::<(WorkerId, WorkerEvent)>();
     let mut workers: BTreeMap<WorkerId, Box<dyn WorkerChannel>> = BTreeMap::new();
-    for (nth, id) in (0..n_workers).zip(0..) {
+    for (nth, (backend, id)) in backends.iter().zip(0..).enumerate() {
+        let options = WorkerOptions {
+            engine: EngineOptions {
+                backend: *backend,
+                ..EngineOptions::default()
+            },
+            n_threads: 1,
+            memory_bytes,
+        };
         let worker = Worker::new(job.clone(), Resources::open(&options).unwrap());
         let inner = InProcess::start(worker, WorkerId(id), sender.clone());
         workers.insert(WorkerId(id), channel(nth, inner));
@@ -136,7 +138,8 @@ fn fit(dir: &Path, table: &Path, name: &str, lives: &[u32]) -> (Outcome, u32) {
             deaths: deaths.clone(),
         })
     };
-    let outcome = fit_by(lives.len(), 1 << 30, (dir, table, name), mortal).unwrap();
+    let cpus = vec![BackendChoice::Cpu; lives.len()];
+    let outcome = fit_by(&cpus, 1 << 30, (dir, table, name), mortal).unwrap();
     (outcome, deaths.load(Ordering::Relaxed))
 }
 
@@ -182,11 +185,35 @@ fn where_memory_allows_nothing_is_read_twice() {
             let input = input.clone();
             Box::new(Thief { inner, input })
         };
-        let outcome = fit_by(1, memory_bytes, (dir.path(), &input, name), thief);
+        let cpu = [BackendChoice::Cpu];
+        let outcome = fit_by(&cpu, memory_bytes, (dir.path(), &input, name), thief);
         assert!(!input.exists(), "the fault has not fired");
         outcome
     };
     assert_eq!(hashes(&whole), hashes(&stolen("roomy", 1 << 30).unwrap()));
     let refused = stolen("narrow", 0).unwrap_err().to_string();
     assert!(refused.contains("narrow.parquet"), "{refused}");
+}
+
+#[test]
+fn a_gpu_beside_cpus_gives_the_same_bytes() {
+    if !common::has_gpu() {
+        return;
+    }
+    let dir = TempDir::new().unwrap();
+    let table = dir.path().join("customers.parquet");
+    common::write(&table, &common::blobs(600_000, 3, 4), 100_000);
+    let (whole, _) = fit(dir.path(), &table, "whole", &[u32::MAX]);
+    // In one process nobody else is given what a worker is late with, as a software device is.
+    let workers = [BackendChoice::Gpu, BackendChoice::Cpu, BackendChoice::Cpu];
+    let as_they_are = |_, inner| -> Box<dyn WorkerChannel> { Box::new(inner) };
+    let place = (dir.path(), table.as_path(), "mixed");
+    let mixed = fit_by(&workers, 1 << 30, place, as_they_are).unwrap();
+    assert_eq!(hashes(&whole), hashes(&mixed));
+    let has_computed = |kind: &str| mixed.backends.keys().any(|name| name.starts_with(kind));
+    assert!(
+        has_computed("gpu") && has_computed("cpu"),
+        "both have computed: {:?}",
+        mixed.backends
+    );
 }

@@ -279,7 +279,7 @@ impl<'a> Run<'a> {
             }
             (n_read, n_wanted) = (n_read + n_here, n_wanted + n_rows);
             if n_read != n_wanted {
-                return Err(too_few(n_read, n_wanted));
+                return Err(too_few(n_read, n_group_rows));
             }
             let n_nulls = n_rows - values.len();
             let numbers = match own(values) {

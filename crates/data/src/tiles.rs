@@ -3,7 +3,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use clientele_kmeans::{Block, LANES, Tiles};
+use clientele_kmeans::{Block, LANES, Tiles, strips};
 use rayon::prelude::*;
 
 use crate::DataError;
@@ -18,8 +18,6 @@ use crate::transform::Transform;
 
 /// Bytes of tiles decoded at a time, about: a column is decoded for all blocks of a run before the next one, so all are in memory.
 const RUN_BYTES: usize = 64 << 20;
-/// Bytes of tiles that pass through the cache at a time.
-const STRIP_BYTES: usize = 128 << 10;
 
 /// One block as it was decoded: null is NaN.
 #[derive(Debug, Clone)]
@@ -318,9 +316,9 @@ impl RawTiles {
         }
         let stride = self.n_features * LANES;
         let mut values = Vec::new();
-        for (at, strip) in self.tiles.chunks(strip_tiles(stride) * stride).enumerate() {
-            let n_rows =
-                (self.n_rows - at * strip_tiles(stride) * LANES).min(strip.len() / self.n_features);
+        for strip in strips(self.n_rows.div_ceil(LANES), self.n_features) {
+            let n_rows = self.n_rows.min(strip.end * LANES) - strip.start * LANES;
+            let strip = &self.tiles[strip.start * stride..strip.end * stride];
             let narrow = features().filter(|(feature_idx, asked)| {
                 self.wide[*feature_idx].is_none() && !asked.asks_first_digit() && !asked.asks_ends()
             });
@@ -397,9 +395,4 @@ impl RawTiles {
             source_rows: None,
         })
     }
-}
-
-/// Tiles of `stride` floats that pass through the cache at a time.
-fn strip_tiles(stride: usize) -> usize {
-    (STRIP_BYTES / size_of::<f32>() / stride).max(1)
 }

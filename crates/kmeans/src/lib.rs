@@ -44,7 +44,7 @@ pub use block::{Block, BlockError, TileRoom};
 pub use centroids::Centroids;
 pub use partial::Partial;
 pub use tiles::Tiles;
-pub use to_grid::PutOnGrid;
+pub use to_grid::{PutOnGrid, strips};
 pub use totals::Totals;
 
 /// Names the arithmetic of this crate; part of every model hash. Changes whenever any bit of any answer may change.

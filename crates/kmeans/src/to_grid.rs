@@ -26,8 +26,8 @@ impl PutOnGrid for OnGrid {
 /// Bytes of tiles that pass through the cache at a time.
 const STRIP_BYTES: usize = 128 << 10;
 
-/// The tiles of a block, some at a time.
-pub(crate) fn strips(n_tiles: usize, n_features: usize) -> impl Iterator<Item = Range<usize>> {
+/// The tiles of a block, some at a time: few enough to stay in the cache.
+pub fn strips(n_tiles: usize, n_features: usize) -> impl Iterator<Item = Range<usize>> {
     let n_together = (STRIP_BYTES / size_of::<f32>() / LANES / n_features).max(1);
     let firsts = (0..n_tiles).step_by(n_together);
     firsts.map(move |first| first..n_tiles.min(first + n_together))

@@ -23,8 +23,9 @@ pub use profile::{FeatureHistogram, Histograms, profile_bins};
 pub use spec::{FitSpec, MAX_PASS_VALUES, SpecError};
 pub use stage::{CandidateId, RelocateRequest, Stage};
 
-/// Version of these messages; both ends must agree.
-pub const PROTOCOL_VERSION: u32 = 1;
+/// Version of these messages, and of the files that workers leave for each other; both ends must agree. Since 2 fingerprints are filed in the
+/// order of their first bits only.
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// A worker, numbered by the coordinator in the order of registration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
