@@ -253,7 +253,7 @@ impl Source {
     }
 }
 
-/// Buffers that pages are read into one after the other: fresh ones would be zeroed before each.
+/// Buffers that pages are read into one after the other: fresh ones would be zeroed before each. In order of length.
 #[derive(Debug, Default)]
 struct Buffers(Mutex<Vec<Vec<u8>>>);
 
@@ -265,11 +265,8 @@ struct Lent {
 
 impl Buffers {
     fn read(self: &Arc<Self>, file: &File, start: u64, length: usize) -> io::Result<Bytes> {
-        // A decoder may keep what it was given: then a far larger buffer would be kept with it.
-        let fits = |buffer: &Vec<u8>| buffer.len() / MOST_TOO_LARGE <= length;
-        let buffer = self.lock().pop().filter(fits).unwrap_or_default();
         let mut lent = Lent {
-            buffer,
+            buffer: self.take(length),
             buffers: self.clone(),
         };
         // Only what is beyond the buffer's length is zeroed, so it does not shrink.
@@ -278,6 +275,26 @@ impl Buffers {
         }
         read_exact_at(file, &mut lent.buffer[..length], start)?;
         Ok(Bytes::from_owner(lent).slice(..length))
+    }
+
+    /// The shortest that is long enough, or the longest of the others.
+    fn take(&self, length: usize) -> Vec<u8> {
+        let mut buffers = self.lock();
+        let first = buffers.partition_point(|buffer| buffer.len() < length);
+        // A decoder may keep what it was given: then a far larger buffer would be kept with it. Pages of dictionaries are large, and those
+        // that follow them are not.
+        let fits = |buffer: &Vec<u8>| buffer.len() / MOST_TOO_LARGE <= length;
+        let at = match buffers.get(first).is_some_and(fits) {
+            true => Some(first),
+            false => first.checked_sub(1),
+        };
+        at.map_or_else(Vec::new, |at| buffers.remove(at))
+    }
+
+    fn put(&self, buffer: Vec<u8>) {
+        let mut buffers = self.lock();
+        let at = buffers.partition_point(|other| other.len() < buffer.len());
+        buffers.insert(at, buffer);
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
@@ -293,7 +310,7 @@ impl AsRef<[u8]> for Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        self.buffers.lock().push(std::mem::take(&mut self.buffer));
+        self.buffers.put(std::mem::take(&mut self.buffer));
     }
 }
 

@@ -35,8 +35,16 @@ struct Cells {
     /// [n_features x n_clusters x n_bins]
     cells: Vec<u64>,
     n_rows: usize,
-    /// [n_features] room for a strip.
+    room: Room,
+}
+
+/// Room for a strip, used again and again.
+struct Room {
+    /// [n_features]
     columns: Vec<[f32; COLUMN_FLOATS]>,
+    /// Of one column: what is added, and where.
+    addends: Vec<u64>,
+    places: Vec<u32>,
 }
 
 /// The grid values of a feature.
@@ -63,7 +71,11 @@ impl Tallies {
             Mutex::new(Cells {
                 cells: vec![0; n_cells],
                 n_rows: 0,
-                columns: vec![[0.0; COLUMN_FLOATS]; ranges.len()],
+                room: Room {
+                    columns: vec![[0.0; COLUMN_FLOATS]; ranges.len()],
+                    addends: vec![0; STRIP_ROWS],
+                    places: vec![0; STRIP_ROWS],
+                },
             })
         };
         Self {
@@ -84,7 +96,7 @@ impl Tallies {
             self.flush(&mut to);
         }
         to.n_rows += block.n_rows();
-        let Cells { cells, columns, .. } = &mut *to;
+        let Cells { cells, room, .. } = &mut *to;
         let mut firsts = [0; STRIP_ROWS];
         for (strip_idx, labels) in labels.chunks(STRIP_ROWS).enumerate() {
             let firsts = &mut firsts[..labels.len()];
@@ -94,11 +106,11 @@ impl Tallies {
             vectors::run(Strip {
                 block,
                 first_tile_idx: strip_idx * STRIP_ROWS / LANES,
-                columns,
+                columns: &mut room.columns,
             });
             let cells = cells.chunks_exact_mut(self.n_clusters * self.n_bins);
-            for ((column, range), cells) in columns.iter().zip(&self.ranges).zip(cells) {
-                add_column(column, *range, firsts, cells);
+            for (feature_idx, (range, cells)) in self.ranges.iter().zip(cells).enumerate() {
+                room.add_column(feature_idx, *range, firsts, cells);
             }
         }
     }
@@ -130,18 +142,19 @@ impl Tallies {
     }
 }
 
-/// Adds a feature of rows whose clusters' first cells are `firsts`.
-fn add_column(column: &[f32], range: Range, firsts: &[u32], cells: &mut [u64]) {
-    let (mut addends, mut places) = ([0; STRIP_ROWS], [0; STRIP_ROWS]);
-    vectors::run(Place {
-        values: column,
-        firsts,
-        range,
-        addends: &mut addends,
-        places: &mut places,
-    });
-    for (place, addend) in places[..firsts.len()].iter().zip(&addends) {
-        cells[*place as usize] += *addend;
+impl Room {
+    /// Adds a feature of rows whose clusters' first cells are `firsts`.
+    fn add_column(&mut self, feature_idx: usize, range: Range, firsts: &[u32], cells: &mut [u64]) {
+        vectors::run(Place {
+            values: &self.columns[feature_idx],
+            firsts,
+            range,
+            addends: &mut self.addends,
+            places: &mut self.places,
+        });
+        for (place, addend) in self.places[..firsts.len()].iter().zip(&self.addends) {
+            cells[*place as usize] += *addend;
+        }
     }
 }
 
@@ -181,8 +194,10 @@ struct Place<'a> {
     /// [rows]
     firsts: &'a [u32],
     range: Range,
-    addends: &'a mut [u64; STRIP_ROWS],
-    places: &'a mut [u32; STRIP_ROWS],
+    /// [rows], or more.
+    addends: &'a mut [u64],
+    /// [rows], or more.
+    places: &'a mut [u32],
 }
 
 impl Vectorised for Place<'_> {
