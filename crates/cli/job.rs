@@ -141,7 +141,11 @@ fn fit(job: &Job, manifest: &Arc<Manifest>, dir: &RunDir) -> Result<Outcome, Fai
             n_threads: share(job.machine.n_threads, job.machine.n_workers, nth),
             memory_bytes: job.machine.memory_bytes / u64::from(job.machine.n_workers),
         };
-        let worker = Worker::new(worker_job.clone(), Resources::open(&options)?);
+        let (job, resources) = (worker_job.clone(), Resources::open(&options)?);
+        let worker = match n_workers {
+            1 => Worker::alone(job, resources),
+            _ => Worker::new(job, resources),
+        };
         workers.insert(
             WorkerId(nth),
             Box::new(InProcess::start(worker, WorkerId(nth), sender.clone())),

@@ -6,7 +6,7 @@ use arrow::datatypes::{
     UInt64Type,
 };
 
-use crate::short_hash::{HashWords, ShortHasher};
+use crate::short_hash::{HashWords, SHORT_BYTES, ShortHasher};
 
 /// The first 128 bits of the BLAKE3 of an id's canonical bytes, most significant byte first.
 pub type Fingerprint = u128;
@@ -119,29 +119,30 @@ impl Ids {
 
     /// Appends the fingerprint of every row to `out`.
     pub fn fingerprints(&self, out: &mut Vec<Fingerprint>) {
-        let Some(integers) = self.integers() else {
-            let mut bytes = Vec::new();
-            out.extend((0..self.len()).map(|row_idx| {
-                self.canonical(row_idx, &mut bytes);
-                first_of(blake3::hash(&bytes).as_bytes())
-            }));
-            return;
-        };
         out.reserve(self.len());
         let mut hasher = ShortHasher::default();
-        let take = &mut |hashes: &HashWords, n: usize| {
-            let [a, b, c, d, ..] = hashes;
-            out.extend((0..n).map(|lane| {
-                let words = [a[lane], b[lane], c[lane], d[lane]];
-                let word = |word: u32| u128::from(word.swap_bytes());
-                words.iter().fold(0, |print, w| print << 32 | word(*w))
-            }));
-        };
-        for row_idx in 0..self.len() {
-            let [[a, b, c, d], [e, ..]] = integers.canonical(row_idx).map(words);
-            hasher.push_words([a, b, c, d, e], INTEGER_BYTES, take);
+        if let Some(integers) = self.integers() {
+            for row_idx in 0..self.len() {
+                let [[a, b, c, d], [e, ..]] = integers.canonical(row_idx).map(words);
+                let words = [a, b, c, d, e];
+                hasher.push_words(words, INTEGER_BYTES, &mut |hashes, n| {
+                    append(out, hashes, n);
+                });
+            }
+        } else {
+            let mut bytes = Vec::new();
+            for row_idx in 0..self.len() {
+                self.canonical(row_idx, &mut bytes);
+                if bytes.len() <= SHORT_BYTES {
+                    hasher.push_bytes(&bytes, &mut |hashes, n| append(out, hashes, n));
+                } else {
+                    // In the order of the rows.
+                    hasher.finish(&mut |hashes, n| append(out, hashes, n));
+                    out.push(first_of(blake3::hash(&bytes).as_bytes()));
+                }
+            }
         }
-        hasher.finish(take);
+        hasher.finish(&mut |hashes, n| append(out, hashes, n));
     }
 
     /// The ids, if they are integers.
@@ -191,7 +192,16 @@ impl Integers<'_> {
     /// As [`Ids::canonical`]: [`INTEGER_BYTES`], least significant first.
     #[inline(always)]
     pub fn canonical(&self, row_idx: usize) -> [u128; 2] {
-        let value: i128 = match self.values {
+        let value = self.value(row_idx);
+        [
+            (value as u128) << 8 | u128::from(self.tag),
+            (value >> 120) as u8 as u128,
+        ]
+    }
+
+    #[inline(always)]
+    pub(crate) fn value(&self, row_idx: usize) -> i128 {
+        match self.values {
             IntegerValues::I8(values) => values[row_idx].into(),
             IntegerValues::I16(values) => values[row_idx].into(),
             IntegerValues::I32(values) => values[row_idx].into(),
@@ -200,11 +210,24 @@ impl Integers<'_> {
             IntegerValues::U16(values) => values[row_idx].into(),
             IntegerValues::U32(values) => values[row_idx].into(),
             IntegerValues::U64(values) => values[row_idx].into(),
-        };
-        [
-            (value as u128) << 8 | u128::from(self.tag),
-            (value >> 120) as u8 as u128,
-        ]
+        }
+    }
+
+    /// Whether each is greater than the one before.
+    pub(crate) fn ascend(&self) -> bool {
+        fn ascend<T: PartialOrd>(values: &[T]) -> bool {
+            values.is_sorted_by(|a, b| a < b)
+        }
+        match self.values {
+            IntegerValues::I8(values) => ascend(values),
+            IntegerValues::I16(values) => ascend(values),
+            IntegerValues::I32(values) => ascend(values),
+            IntegerValues::I64(values) => ascend(values),
+            IntegerValues::U8(values) => ascend(values),
+            IntegerValues::U16(values) => ascend(values),
+            IntegerValues::U32(values) => ascend(values),
+            IntegerValues::U64(values) => ascend(values),
+        }
     }
 }
 
@@ -212,6 +235,16 @@ impl Integers<'_> {
 #[inline(always)]
 pub fn words(bytes: u128) -> [u32; 4] {
     std::array::from_fn(|at| (bytes >> (32 * at)) as u32)
+}
+
+/// Appends the fingerprints that the first `n` hashes begin with.
+#[inline(always)]
+fn append(out: &mut Vec<Fingerprint>, [a, b, c, d, ..]: &HashWords, n: usize) {
+    out.extend((0..n).map(|lane| {
+        let words = [a[lane], b[lane], c[lane], d[lane]];
+        let word = |word: u32| u128::from(word.swap_bytes());
+        words.iter().fold(0, |print, w| print << 32 | word(*w))
+    }));
 }
 
 fn first_of(hash: &[u8; 32]) -> Fingerprint {
@@ -292,6 +325,26 @@ mod tests {
                 .integers()
                 .is_none()
         );
+    }
+
+    #[test]
+    fn texts_are_hashed_as_their_bytes_however_long() {
+        // With its tag, a text of 63 bytes is as long as a short input may be.
+        let texts: Vec<String> = (0..200)
+            .map(|n: usize| "kä".repeat(n * 7 % 50) + &n.to_string())
+            .chain([62, 63, 64, 65, 0].map(|length| "x".repeat(length)))
+            .collect();
+        let is_long = |text: &&String| text.len() >= SHORT_BYTES;
+        let n_long = texts.iter().filter(is_long).count();
+        assert!((50..150).contains(&n_long), "some are long");
+        let expected = texts
+            .iter()
+            .map(|text| first_of(blake3::hash(format!("s{text}").as_bytes()).as_bytes()));
+        let mut found = vec![5];
+        let ids = Ids::from_column(Arc::new(StringArray::from(texts.clone())));
+        ids.fingerprints(&mut found);
+        assert_eq!(found[0], 5, "they are appended");
+        assert_eq!(found[1..], expected.collect::<Vec<_>>());
     }
 
     #[test]

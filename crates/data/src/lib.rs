@@ -10,6 +10,7 @@
 //! Everything that a shard answers is made of integers and order statistics, so neither the order of rows nor the way they are
 //! cut into files, row groups, blocks and shards can change it.
 
+pub mod ascending;
 pub mod budget;
 mod column;
 mod decode;

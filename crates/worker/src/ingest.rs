@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
+use clientele_data::ascending::Ascending;
 use clientele_data::budget::Lease;
 use clientele_data::duplicates::Fingerprints;
 use clientele_data::ids::Fingerprint;
@@ -25,6 +26,8 @@ use crate::shards;
 #[derive(Default)]
 struct Companions {
     ids: BTreeMap<BlockId, Vec<Fingerprint>>,
+    /// Of the whole shard, where that is wanted.
+    ascending: Option<Ascending>,
     values: BTreeMap<BlockId, Vec<i64>>,
 }
 
@@ -133,7 +136,7 @@ impl Worker {
         Ok(total.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// With `filing`, leaves behind to write fingerprints of the ids.
+    /// With `filing`, leaves behind to write fingerprints of the ids, unless it knows without them that none occurs twice.
     fn ingest_shard(
         &self,
         shard: ShardId,
@@ -144,36 +147,62 @@ impl Worker {
     ) -> Result<IngestPartial, DataError> {
         let known = rows.counted(shard);
         let kept = self.kept.take(shard);
-        let leave = |ids: &BTreeMap<BlockId, Vec<Fingerprint>>| {
-            if let Some(Filing { behind, .. }) = filing {
-                let job = self.job();
-                let (work_dir, spill_dir) = (job.work_dir.clone(), job.spill_dir.clone());
-                let ids = Fingerprints::of_blocks(ids.values());
-                behind.leave(move || ids.write(&work_dir, &spill_dir, shard));
+        let leave = |ids: &BTreeMap<BlockId, Vec<Fingerprint>>, ascending| {
+            let Some(Filing { behind, .. }) = filing else {
+                return;
+            };
+            let order = self.id_order.as_ref();
+            if order.is_some_and(|order| order.note(shard, ascending)) {
+                return;
             }
+            let job = self.job();
+            let (work_dir, spill_dir) = (job.work_dir.clone(), job.spill_dir.clone());
+            let ids = Fingerprints::of_blocks(ids.values());
+            behind.leave(move || ids.write(&work_dir, &spill_dir, shard));
         };
         let counted = match known {
             Some(counted) if filing.is_none() => return Ok(counted),
             // An earlier job has left the rows here; only their ids are wanted.
             Some(counted) => {
-                leave(&self.companions(shard, false)?.ids);
+                let Companions { ids, ascending, .. } = self.companions(shard, false)?;
+                leave(&ids, ascending);
                 counted
             }
             None if self.job().manifest.nulls() == NullPolicy::Drop => {
                 let (ids, counted) = self.ingest_complete_rows(shard, transform, rows)?;
-                leave(&ids);
+                leave(&ids, None);
                 counted
             }
             None => {
                 let are_kept = filing.is_some_and(|filing| filing.are_kept);
-                let companions = self.companions(shard, are_kept)?;
+                let mut companions = self.companions(shard, are_kept)?;
                 // Before the rows, which other threads can help with: nobody would be left to wait for these.
-                leave(&companions.ids);
+                leave(&companions.ids, companions.ascending.take());
                 self.ingest_tiles(shard, kept, companions, spread, transform, rows)?
             }
         };
         rows.note(shard, counted.clone());
         Ok(counted)
+    }
+
+    /// Files fingerprints of shards whose ids were known without them, and are not any more.
+    pub(crate) fn file_ids(&self, shards: &[ShardId]) -> Result<(), DataError> {
+        let job = self.job();
+        shards::each(shards, self.resources.n_threads(), |shard| {
+            let mut found = Vec::new();
+            match self.kept_ids.get(shard) {
+                Some(kept) => {
+                    let blocks = kept.blocks.iter();
+                    blocks.for_each(|(_, ids, _)| ids.fingerprints(&mut found));
+                }
+                None => read_ids(&job.manifest, shard, &mut |_, ids| {
+                    ids.fingerprints(&mut found);
+                    Ok::<_, DataError>(())
+                })?,
+            }
+            let ids = Fingerprints::of_blocks([&found]);
+            ids.write(&job.work_dir, &job.spill_dir, shard)
+        })
     }
 
     /// Leaves out the rows with nulls: which they are depends on all columns of a block.
@@ -200,7 +229,7 @@ impl Worker {
         &self,
         shard: ShardId,
         kept: Option<KeptShard>,
-        Companions { ids, values }: Companions,
+        Companions { ids, values, .. }: Companions,
         spread: Spread,
         transform: &Transform,
         rows: &Rows,
@@ -248,8 +277,12 @@ impl Worker {
         let spare_bytes = self.resources.n_threads() * tiles::size_bytes(manifest, shard);
         let mut found = Companions::default();
         let mut kept = are_kept.then(Vec::new);
+        let mut ascending = Vec::new();
         read_ids(manifest, shard, &mut |id, ids| {
             ids.fingerprints(found.ids.entry(id).or_default());
+            if self.id_order.is_some() {
+                ascending.push(Ascending::of(&ids));
+            }
             if let Some(blocks) = &mut kept {
                 let n_bytes = ids.array().get_array_memory_size();
                 match self.resources.rows.lease_leaving(spare_bytes, n_bytes) {
@@ -263,6 +296,8 @@ impl Worker {
         if let Some(blocks) = kept {
             self.kept_ids.put(shard, KeptIds { blocks });
         }
+        let whole = ascending.into_iter().reduce(|all, next| all?.and(next?));
+        found.ascending = whole.flatten();
         if manifest.value().is_none() {
             return Ok(found);
         }

@@ -7,6 +7,7 @@ mod assignments;
 mod behind;
 mod engine;
 mod finish;
+mod id_order;
 mod in_process;
 mod ingest;
 mod kept;
@@ -31,6 +32,7 @@ pub use engine::{BackendChoice, EngineOptions};
 use engine::{Engine, JobNo};
 pub use in_process::InProcess;
 
+use id_order::IdOrder;
 use kept::{Kept, KeptIds, KeptShard};
 use memory::PassMemory;
 use rows::{Residents, Rows};
@@ -128,6 +130,8 @@ pub struct Worker {
     kept: Kept<KeptShard>,
     /// Ids of rows that are.
     kept_ids: Kept<KeptIds>,
+    /// Of a worker that answers for all shards.
+    id_order: Option<IdOrder>,
 }
 
 impl Worker {
@@ -143,7 +147,15 @@ impl Worker {
             rows: Mutex::new(None),
             kept: Kept::default(),
             kept_ids: Kept::default(),
+            id_order: None,
         }
+    }
+
+    /// As [`Worker::new`], for a job that no other worker has a part in: what it knows need not be filed for others.
+    pub fn alone(job: Job, resources: Arc<Resources>) -> Self {
+        let mut worker = Self::new(job, resources);
+        worker.id_order = Some(IdOrder::default());
+        worker
     }
 
     /// The job.

@@ -97,6 +97,12 @@ impl Worker {
         n_shards: u32,
     ) -> Result<duplicates::Duplicates, DataError> {
         let mut found = duplicates::Duplicates::default();
+        if let Some(order) = &self.id_order {
+            if order.are_unique(n_shards) {
+                return Ok(found);
+            }
+            self.file_ids(&order.take_unfiled())?;
+        }
         for part in parts {
             // A part in pieces, so that one is work for all threads.
             let pieces = n_ranges.checked_mul(DUPLICATE_PIECES);
