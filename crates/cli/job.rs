@@ -71,9 +71,7 @@ pub fn run(job: &Job, dir: RunDir) -> Result<Summary, Failure> {
     }
     let publishing = Instant::now();
     let (files, mut summary) = describe(&job.spec, manifest, &outcome, &job.story)?;
-    for (name, bytes) in &files {
-        dir.write_file(name, bytes)?;
-    }
+    dir.write_files(&files)?;
     summary.run = path_of(&dir).display().to_string();
     dir.commit()?;
     summary.note("plan", job.planned.seconds);

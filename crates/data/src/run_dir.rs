@@ -19,6 +19,8 @@ const UNFINISHED: &str = "_UNFINISHED";
 pub const WORK: &str = "_work";
 /// Read of a file on a disk at a time: stays in cache until it is hashed.
 const DISK_BYTES: u64 = 256 << 10;
+/// Files that are asked for side by side where that is waiting and no work.
+const FILES_AT_ONCE: usize = 8;
 const NOTICE: &[u8] =
     b"A clientele run is being written here, or was never finished. The next run into this folder deletes what is in it.\n";
 
@@ -145,6 +147,19 @@ impl RunDir {
         self.folder.write(name, bytes)
     }
 
+    /// Writes `files`, names and bytes, side by side: they wait for the disk or the store, and not for each other.
+    ///
+    /// # Errors
+    /// As [`RunDir::write_file`]; some of the others may be there then.
+    pub fn write_files<N, B>(&self, files: &[(N, B)]) -> Result<(), DataError>
+    where
+        N: AsRef<str> + Sync,
+        B: AsRef<[u8]> + Sync,
+    {
+        let write = |(name, bytes): &(N, B)| self.write_file(name.as_ref(), bytes.as_ref());
+        threads::map(FILES_AT_ONCE, files, write).map(|_| ())
+    }
+
     /// Ends the run: makes everything durable, writes `_COMMITTED` with the size and hash of every file but intermediate ones, and
     /// removes those. Wherever this is interrupted, there is an unfinished run with its intermediate files, or a committed one.
     /// Returns what `_COMMITTED` says.
@@ -159,7 +174,7 @@ impl RunDir {
         // A disk is asked by as many threads as hash, a store by some that wait.
         let n_at_once = match self.folder.local_path() {
             Some(_) => std::thread::available_parallelism().map_or(1, |n| n.get().min(8)),
-            None => 8,
+            None => FILES_AT_ONCE,
         };
         let described = threads::map(n_at_once, &names, |name| {
             if let Some(local) = self.folder.local_path() {
@@ -352,9 +367,11 @@ mod tests {
 
     fn commit_one(path: &Path) -> Committed {
         let run = RunDir::create(path).unwrap();
-        run.write_file("model.json", b"{}").unwrap();
-        run.write_file("assignments/part-000000.parquet", b"PAR1")
-            .unwrap();
+        let files = [
+            ("model.json", &b"{}"[..]),
+            ("assignments/part-000000.parquet", b"PAR1"),
+        ];
+        run.write_files(&files).unwrap();
         run.work_dir().write("scratch", b"x").unwrap();
         run.commit().unwrap()
     }

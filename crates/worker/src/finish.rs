@@ -45,7 +45,10 @@ impl Worker {
         let n_threads = self.resources.n_threads();
         Behind::run(n_threads, |behind| {
             let write_part = |shard| labelling.write_part(shard, behind);
-            shards::each(shards, n_threads, write_part)
+            shards::each(shards, n_threads, write_part)?;
+            // Meanwhile the last parts are on their way to the disk.
+            labelling.tallies.settle();
+            Ok(())
         })?;
         Ok(labelling.total())
     }

@@ -133,10 +133,15 @@ impl Tallies {
         from.n_rows = 0;
     }
 
-    /// Of all rows.
-    pub fn into_histograms(self) -> Histograms {
+    /// Moves all cells to the histograms: what takes a while of [`Tallies::into_histograms`], while there is something to wait for.
+    pub fn settle(&self) {
         let used = self.sets.iter().map(lock).filter(|set| set.n_rows > 0);
         used.into_iter().for_each(|mut set| self.flush(&mut set));
+    }
+
+    /// Of all rows.
+    pub fn into_histograms(self) -> Histograms {
+        self.settle();
         let histograms = self.histograms.into_inner();
         histograms.unwrap_or_else(PoisonError::into_inner)
     }

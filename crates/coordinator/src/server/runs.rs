@@ -333,9 +333,7 @@ impl Runs {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         let dir = dir.ok_or_else(|| damaged(&key.run, "it is being published already"))?;
-        for (name, bytes) in &publication.files {
-            dir.write_file(name, bytes)?;
-        }
+        dir.write_files(&publication.files)?;
         self.at("written");
         let summary = publication.summary;
         let name = format!("summaries/{}.json", key.run);
