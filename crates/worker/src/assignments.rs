@@ -231,9 +231,10 @@ fn properties() -> WriterProperties {
         // Distances and ids hardly repeat: a dictionary of them costs time and saves nothing.
         |builder, column| builder.set_column_dictionary_enabled(ColumnPath::from(column), false),
     );
-    let builder = ["distance", "margin"].into_iter().fold(
+    // The digits of a root are noise: a fourteenth is all that compression saves. Numbers of personas are some bits each, and it saves nothing.
+    let loose = ["persona_id", "distance", "second_persona_id", "margin"];
+    let builder = loose.into_iter().fold(
         builder.set_compression(Compression::ZSTD(ZstdLevel::default())),
-        // The digits of a root are noise: a fourteenth is all that compression saves.
         |builder, column| {
             builder.set_column_compression(ColumnPath::from(column), Compression::UNCOMPRESSED)
         },
