@@ -462,3 +462,33 @@ impl Read for Cursor {
         Ok(n_read)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_and_short_pages_have_buffers_of_their_own() {
+        let mut file = tempfile::tempfile().unwrap();
+        let bytes: Vec<u8> = (0..100_000_u32).map(|i| (i % 251) as u8).collect();
+        io::Write::write_all(&mut file, &bytes).unwrap();
+        let buffers = Arc::<Buffers>::default();
+        let read = |start: usize, length: usize| {
+            let found = buffers.read(&file, start as u64, length).unwrap();
+            assert_eq!(found, bytes[start..start + length]);
+            found
+        };
+        let lengths = || buffers.lock().iter().map(Vec::len).collect::<Vec<_>>();
+        for _ in 0..3 {
+            read(10, 90_000);
+            read(7, 1_000);
+            read(0, 800);
+            assert_eq!(lengths(), [1_000, 90_000]);
+        }
+        let held = [read(1, 900), read(2, 900)];
+        assert_eq!(lengths(), [90_000], "far too long for either");
+        drop(held);
+        read(3, 5_000);
+        assert_eq!(lengths(), [900, 5_000, 90_000], "one has grown");
+    }
+}
