@@ -37,14 +37,48 @@ impl IdOrder {
         !known.is_broken && known.unfiled.len() == n_shards as usize
     }
 
-    /// Shards that need fingerprints after all, once.
-    pub fn take_unfiled(&self) -> Vec<ShardId> {
+    /// Shards that need fingerprints after all, until [`IdOrder::note_filed`].
+    pub fn unfiled(&self) -> Vec<ShardId> {
+        self.lock().unfiled.clone()
+    }
+
+    /// All have fingerprints now.
+    pub fn note_filed(&self) {
         let mut known = self.lock();
         known.is_broken = true;
-        std::mem::take(&mut known.unfiled)
+        known.unfiled.clear();
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::Int64Array;
+    use clientele_data::ids::Ids;
+
+    use super::*;
+
+    #[test]
+    fn shards_without_fingerprints_are_named_until_they_have_them() {
+        let order = IdOrder::default();
+        let from_to = |first, last| {
+            let ids = Int64Array::from_iter_values(first..=last);
+            Ascending::of(&Ids::from_column(Arc::new(ids)))
+        };
+        assert!(order.note(ShardId(4), from_to(10, 19)));
+        assert!(order.are_unique(1) && !order.are_unique(2));
+        assert!(!order.note(ShardId(5), from_to(15, 25)));
+        assert!(!order.note(ShardId(6), from_to(30, 39)), "too late");
+        assert!(!order.are_unique(1) && !order.are_unique(3));
+        // Filing may fail: then it is tried again.
+        assert_eq!([order.unfiled(), order.unfiled()], [[ShardId(4)]; 2]);
+        order.note_filed();
+        assert_eq!(order.unfiled(), []);
+        assert!(!order.are_unique(0));
     }
 }

@@ -101,7 +101,8 @@ impl Worker {
             if order.are_unique(n_shards) {
                 return Ok(found);
             }
-            self.file_ids(&order.take_unfiled())?;
+            self.file_ids(&order.unfiled())?;
+            order.note_filed();
         }
         for part in parts {
             // A part in pieces, so that one is work for all threads.
