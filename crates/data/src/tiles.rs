@@ -15,6 +15,7 @@ use crate::ingest::{GridBlock, IngestPartial, check_impute};
 use crate::manifest::{BlockId, Manifest, ShardId};
 use crate::stats::{self, FeatureRequest, FeatureStats, StatsPartial, StatsRequest};
 use crate::transform::Transform;
+use crate::vectors::{self, Vectorised};
 
 /// Bytes of tiles decoded at a time, about: a column is decoded for all blocks of a run before the next one, so all are in memory.
 const RUN_BYTES: usize = 64 << 20;
@@ -225,18 +226,31 @@ impl Places<'_> {
                 let room = || Vec::with_capacity(self.lanes.len() * LANES);
                 self.wide.get_or_insert_with(room).extend_from_slice(values);
             }
-            Values::Narrow(values) => {
-                let (whole, rest) = values.as_chunks::<LANES>();
-                let mut lanes = self.lanes[first_row / LANES..].iter_mut();
-                lanes
-                    .by_ref()
-                    .zip(whole)
-                    .for_each(|(lanes, values)| **lanes = *values);
-                lanes
-                    .zip(rest.chunks(LANES))
-                    .for_each(|(lanes, rest)| lanes[..rest.len()].copy_from_slice(rest));
-            }
+            Values::Narrow(values) => vectors::run(Lines {
+                lines: &mut self.lanes[first_row / LANES..],
+                values,
+            }),
         }
+    }
+}
+
+/// Copies values to their lines, which lie far apart: the fewer stores a line takes, the more lines are waited for at a time.
+struct Lines<'a, 'b> {
+    lines: &'b mut [&'a mut [f32; LANES]],
+    values: &'b [f32],
+}
+
+impl Vectorised for Lines<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let (whole, rest) = self.values.as_chunks::<LANES>();
+        let mut lines = self.lines.iter_mut();
+        let of_whole = lines.by_ref().zip(whole);
+        of_whole.for_each(|(line, values)| **line = *values);
+        let of_rest = lines.zip(rest.chunks(LANES));
+        of_rest.for_each(|(line, rest)| line[..rest.len()].copy_from_slice(rest));
     }
 }
 
