@@ -81,11 +81,11 @@ pub(crate) fn each_run<E: From<DataError>>(
     Ok(())
 }
 
-/// What takes some values of a block: its place in the run, their first row in it, the values, and what of them is not a finite number.
+/// What takes some values of a block: its place in the run, their first row in it (a multiple of [`PIECE_ROWS`]), the values, and what of them is not a finite number.
 pub(crate) type Take<'a> = dyn FnMut(usize, usize, Values<'_>, ColumnCounts) + 'a;
 
 /// Rows of a column that are handed out together, at most, so that they are in the nearest cache for whoever takes them: whole tiles.
-const PIECE_ROWS: usize = 1 << 11;
+pub(crate) const PIECE_ROWS: usize = 1 << 11;
 
 impl<'a> Run<'a> {
     /// The run in pieces whose tiles take about `n_bytes` each: at least a block.

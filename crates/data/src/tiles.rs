@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use crate::DataError;
 use crate::column::ColumnCounts;
-use crate::decode::{Run, Scratch, Values, each_run};
+use crate::decode::{PIECE_ROWS, Run, Scratch, Values, each_run};
 use crate::grid::{Gridder, Placing, Seen};
 use crate::ids::{Fingerprint, row_key};
 use crate::ingest::{GridBlock, IngestPartial, check_impute};
@@ -93,11 +93,25 @@ pub fn read_tiles<E: From<DataError>>(
             let mut tiles: Vec<RawTiles> = (0..run.ids.len())
                 .map(|at| RawTiles::new(&run, at))
                 .collect();
-            let mut columns: Vec<Column<'_>> =
-                (0..manifest.n_features()).map(Column::new).collect();
-            for block in &mut tiles {
-                block.hand_out(&mut columns);
-            }
+            let (strips, mut rest): (Vec<_>, Vec<_>) =
+                tiles.iter_mut().map(RawTiles::hand_out).unzip();
+            let strips = &strips;
+            let column = move |feature_idx| {
+                let rest = rest.iter_mut().map_while(Iterator::next);
+                let places = strips.iter().zip(rest);
+                let places = places.map(|(strips, (wide, counts))| Places {
+                    strips,
+                    n_features: manifest.n_features(),
+                    feature_idx,
+                    wide,
+                    counts,
+                });
+                Column {
+                    places: places.collect(),
+                    ..Column::new(feature_idx)
+                }
+            };
+            let mut columns: Vec<Column<'_>> = (0..manifest.n_features()).map(column).collect();
             if let Some((request, partial)) = &mut statistics {
                 let features = request.features.iter().zip(&mut partial.features);
                 for (column, (asked, seen)) in columns.iter_mut().zip(features) {
@@ -164,10 +178,15 @@ impl Column<'_> {
     }
 }
 
+/// Some tiles of a block. Columns that are decoded side by side have their places in the same ones; each is there for a moment only.
+type Strip<'a> = Mutex<&'a mut [f32]>;
+
 /// Where the values of one feature of one block go.
 struct Places<'a> {
-    /// Its lanes of each tile.
-    lanes: Vec<&'a mut [f32; LANES]>,
+    /// [`PIECE_ROWS`] each.
+    strips: &'a [Strip<'a>],
+    n_features: usize,
+    feature_idx: usize,
     wide: &'a mut Option<Vec<f64>>,
     counts: &'a mut ColumnCounts,
 }
@@ -218,39 +237,50 @@ impl Column<'_> {
 }
 
 impl Places<'_> {
-    /// Pieces come in order, and begin with a tile.
+    /// Pieces come in order, and begin with a strip.
     fn put(&mut self, first_row: usize, values: Values<'_>, counts: ColumnCounts) {
         self.counts.merge(&counts);
         match values {
             Values::Wide(values) => {
-                let room = || Vec::with_capacity(self.lanes.len() * LANES);
+                let room = || Vec::with_capacity(self.strips.len() * PIECE_ROWS);
                 self.wide.get_or_insert_with(room).extend_from_slice(values);
             }
-            Values::Narrow(values) => vectors::run(Lines {
-                lines: &mut self.lanes[first_row / LANES..],
-                values,
-            }),
+            Values::Narrow(values) => {
+                let strips = &self.strips[first_row / PIECE_ROWS..];
+                for (strip, values) in strips.iter().zip(values.chunks(PIECE_ROWS)) {
+                    let tiles = &mut **strip.lock().unwrap_or_else(PoisonError::into_inner);
+                    vectors::run(Lines {
+                        lanes: &mut tiles[self.feature_idx * LANES..],
+                        stride: self.n_features * LANES,
+                        values,
+                    });
+                }
+            }
         }
     }
 }
 
-/// Copies values to their lines, which lie far apart: the fewer stores a line takes, the more lines are waited for at a time.
-struct Lines<'a, 'b> {
-    lines: &'b mut [&'a mut [f32; LANES]],
-    values: &'b [f32],
+/// Copies values to their lanes, which lie far apart: the fewer stores these take, the more of them are waited for at a time.
+struct Lines<'a> {
+    /// From those of the first value on.
+    lanes: &'a mut [f32],
+    stride: usize,
+    values: &'a [f32],
 }
 
-impl Vectorised for Lines<'_, '_> {
+impl Vectorised for Lines<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
         let (whole, rest) = self.values.as_chunks::<LANES>();
-        let mut lines = self.lines.iter_mut();
-        let of_whole = lines.by_ref().zip(whole);
-        of_whole.for_each(|(line, values)| **line = *values);
-        let of_rest = lines.zip(rest.chunks(LANES));
-        of_rest.for_each(|(line, rest)| line[..rest.len()].copy_from_slice(rest));
+        let mut tiles = self.lanes.chunks_mut(self.stride);
+        for (tile, values) in tiles.by_ref().zip(whole) {
+            tile[..LANES].copy_from_slice(values);
+        }
+        for (tile, rest) in tiles.zip(rest.chunks(LANES)) {
+            tile[..rest.len()].copy_from_slice(rest);
+        }
     }
 }
 
@@ -268,25 +298,16 @@ impl RawTiles {
         }
     }
 
-    /// Adds the block's places to the `columns` [n_features].
-    fn hand_out<'a>(&'a mut self, columns: &mut [Column<'a>]) {
-        let n_tiles = self.n_rows.div_ceil(LANES);
+    /// Its strips, and what else there is of each feature.
+    fn hand_out(
+        &mut self,
+    ) -> (
+        Vec<Strip<'_>>,
+        impl Iterator<Item = (&mut Option<Vec<f64>>, &mut ColumnCounts)>,
+    ) {
+        let strips = self.tiles.chunks_mut(PIECE_ROWS * self.n_features);
         let rest = self.wide.iter_mut().zip(&mut self.counts);
-        for (column, (wide, counts)) in columns.iter_mut().zip(rest) {
-            column.places.push(Places {
-                lanes: Vec::with_capacity(n_tiles),
-                wide,
-                counts,
-            });
-        }
-        for tile in self.tiles.chunks_exact_mut(LANES * self.n_features) {
-            let (lanes, _) = tile.as_chunks_mut::<LANES>();
-            for (column, lanes) in columns.iter_mut().zip(lanes) {
-                if let Some(places) = column.places.last_mut() {
-                    places.lanes.push(lanes);
-                }
-            }
-        }
+        (strips.map(Mutex::new).collect(), rest)
     }
 
     /// Which block.
