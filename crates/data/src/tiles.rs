@@ -275,10 +275,11 @@ impl Vectorised for Lines<'_> {
     fn run(self) {
         let (whole, rest) = self.values.as_chunks::<LANES>();
         let mut tiles = self.lanes.chunks_mut(self.stride);
-        for (tile, values) in tiles.by_ref().zip(whole) {
+        // Values first: a tile that is taken for none of them would be left out.
+        for (values, tile) in whole.iter().zip(tiles.by_ref()) {
             tile[..LANES].copy_from_slice(values);
         }
-        for (tile, rest) in tiles.zip(rest.chunks(LANES)) {
+        if let (false, Some(tile)) = (rest.is_empty(), tiles.next()) {
             tile[..rest.len()].copy_from_slice(rest);
         }
     }

@@ -328,6 +328,15 @@ fn blocks_from_the_middle_of_a_large_row_group_are_those_of_the_plain_reader() {
                 (0..n_rows).map(|i| (i % 1_000) as i16),
             )),
         ),
+        // Handed out a block at a time.
+        (
+            "flag",
+            Arc::new(
+                (0..n_rows)
+                    .map(|i| Some(i % 37 < 5))
+                    .collect::<BooleanArray>(),
+            ),
+        ),
     ];
     for has_dictionary in [true, false] {
         let layout = Layout {
