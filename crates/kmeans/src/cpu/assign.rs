@@ -524,20 +524,19 @@ fn measure_two(
     let centroids = centroids.distinct();
     for (lane, two) in out.iter_mut().enumerate() {
         let row = &rows.row(lane)[..centroids.n_features()];
-        *two = if (uncertain >> lane) & 1 == 1 {
-            exact::nearest_two(row, centroids)
-        } else {
-            let (label, second) = (labels[lane], seconds[lane]);
-            let has_second = centroids.n_clusters() > 1;
-            NearestTwo {
-                label,
-                d2: exact::squared_distance(row, centroids.row(label.into())),
-                second: has_second.then_some(second),
-                second_d2: match has_second {
-                    true => exact::squared_distance(row, centroids.row(second.into())),
-                    false => u64::MAX,
-                },
-            }
-        };
+        if (uncertain >> lane) & 1 == 1 {
+            *two = exact::nearest_two(row, centroids);
+            continue;
+        }
+        // Field by field: put together first, and then copied as a whole, a row would wait for its own stores.
+        let (label, second) = (labels[lane], seconds[lane]);
+        two.label = label;
+        two.d2 = exact::squared_distance(row, centroids.row(label.into()));
+        two.second = None;
+        two.second_d2 = u64::MAX;
+        if centroids.n_clusters() > 1 {
+            two.second = Some(second);
+            two.second_d2 = exact::squared_distance(row, centroids.row(second.into()));
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::centroids::{DistanceError, FloatCentroids, MAX_PANEL_WIDTH, NearestToRow, Panel};
 use super::lanes::Lanes;
-use crate::LANES;
+use crate::{LANES, whole};
 
 /// What is kept of the scores of a group, as they come in order of the centroids: a later one must be less to take a place.
 ///
@@ -266,12 +266,12 @@ impl<L: Lanes, const TILES: usize> Tally<L, TILES> for BestTwo<L, TILES> {
     }
 }
 
-/// Through i32, for which every instruction set has a conversion. A loop: closures are not compiled for the instruction set.
+/// Not by `as`, which looks at each number for what is too large. A loop: closures are not compiled for the instruction set.
 #[inline(always)]
 fn as_labels(idxs: [f32; LANES]) -> [u16; LANES] {
     let mut labels = [0; LANES];
     for (label, idx) in labels.iter_mut().zip(idxs) {
-        *label = idx as i32 as u16;
+        *label = whole(idx) as u16;
     }
     labels
 }
