@@ -81,7 +81,8 @@ pub(crate) fn each_run<E: From<DataError>>(
     Ok(())
 }
 
-/// What takes some values of a block: its place in the run, their first row in it (a multiple of [`PIECE_ROWS`]), the values, and what of them is not a finite number.
+/// What takes some values of a block: its place in the run, their first row in it (a multiple of [`PIECE_ROWS`]), the values, and what of
+/// them is not a finite number.
 pub(crate) type Take<'a> = dyn FnMut(usize, usize, Values<'_>, ColumnCounts) + 'a;
 
 /// Rows of a column that are handed out together, at most, so that they are in the nearest cache for whoever takes them: whole tiles.
