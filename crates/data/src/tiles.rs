@@ -107,8 +107,9 @@ pub fn read_tiles<E: From<DataError>>(
                     counts,
                 });
                 Column {
+                    feature_idx,
+                    statistics: None,
                     places: places.collect(),
-                    ..Column::new(feature_idx)
                 }
             };
             let mut columns: Vec<Column<'_>> = (0..manifest.n_features()).map(column).collect();
@@ -166,16 +167,6 @@ struct Column<'a> {
     statistics: Option<(&'a FeatureRequest, &'a mut FeatureStats)>,
     /// One for each block, or none.
     places: Vec<Places<'a>>,
-}
-
-impl Column<'_> {
-    fn new(feature_idx: usize) -> Self {
-        Self {
-            feature_idx,
-            statistics: None,
-            places: Vec::new(),
-        }
-    }
 }
 
 /// Some tiles of a block. Columns that are decoded side by side have their places in the same ones; each is there for a moment only.
