@@ -48,7 +48,7 @@ pub fn n_ranges(n_rows: u64) -> u32 {
     u32::try_from(n_ranges).unwrap_or(u32::MAX)
 }
 
-/// Fingerprints of a shard's ids, as they are filed: in the order of their [`filed_bits`] first bits.
+/// Fingerprints of a shard's ids, as they are filed: in the order of their first bits, 16 at most.
 #[derive(Debug)]
 pub struct Fingerprints(Vec<Fingerprint>);
 
