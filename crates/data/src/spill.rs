@@ -1,10 +1,13 @@
 //! Blocks as bytes on disk: compact, and with a sum that notices damage.
 
+use std::borrow::Cow;
 use std::fs::File;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use clientele_kmeans::{Block, LANES, TileRoom, Tiles};
+use bytemuck::{Pod, cast_slice, cast_slice_mut};
+use clientele_kmeans::{Block, Frame, LANES, TileRoom, Tiles};
 
 use crate::DataError;
 use crate::ingest::GridBlock;
@@ -12,9 +15,9 @@ use crate::manifest::BlockId;
 use crate::positioned::read_exact_at;
 use crate::vectors::{self, Vectorised};
 
-/// Grid values take 23 bits; they are stored as 24: for each [`LANES`] of them the low 16 bits, then the high 8.
+/// Grid values take 23 bits; those that are not cut in two are stored as 24: for each [`LANES`] of them the low 16 bits, then the high 8.
 const LANE_BYTES: usize = LANES * 3;
-/// Lanes decoded at a time, so that the bytes are hashed and unpacked while they are in cache: 192 KiB.
+/// Lanes read at a time, so that the bytes are summed up and unpacked while they are in cache: 192 KiB.
 const CHUNK_LANES: usize = 4_096;
 /// Adding 1.5 x 2^23 to a grid value puts it, plus 2^22, into the low 23 bits of the float.
 const LIFT: f32 = 12_582_912.0;
@@ -25,11 +28,20 @@ const LIFTED_HIGH_BITS: u32 = 0x4b00_0000;
 pub(crate) struct Spilled {
     pub(crate) file: Arc<File>,
     pub(crate) offset: u64,
-    pub(crate) checksum: Checksum,
-    pub(crate) n_rows: usize,
-    pub(crate) n_features: usize,
-    pub(crate) has_values: bool,
-    pub(crate) has_source_rows: bool,
+    pub(crate) shape: Shape,
+}
+
+/// What the bytes of a block are.
+#[derive(Debug, Clone)]
+pub(crate) struct Shape {
+    n_bytes: u64,
+    checksum: Checksum,
+    n_rows: usize,
+    n_features: usize,
+    /// Of rows that are kept as they lie, since they are cut in two; others are packed.
+    frame: Option<Frame>,
+    has_values: bool,
+    has_source_rows: bool,
 }
 
 /// What a block is read into.
@@ -39,39 +51,51 @@ pub(crate) struct Room {
     pub(crate) keys: Vec<u64>,
 }
 
-/// The bytes of a block, and their checksum.
-pub(crate) fn encode(block: &GridBlock) -> (Vec<u8>, Checksum) {
+/// The bytes of a block in pieces, one after the other, and their shape. They are this machine's: nobody else reads them.
+pub(crate) fn encode(block: &GridBlock) -> (Vec<Cow<'_, [u8]>>, Shape) {
+    let grid = &block.block;
+    let (rows, frame): (Vec<Cow<'_, [u8]>>, _) = match grid.cut_rows() {
+        Some(cut) => {
+            let [norms, short_norms] = cut.norms.map(cast_slice);
+            let pieces = [cast_slice(cut.lines), norms, short_norms];
+            (pieces.map(Cow::Borrowed).into(), Some(cut.frame))
+        }
+        None => (vec![Cow::Owned(packed(grid))], None),
+    };
+    let others: [&[u8]; 3] = [
+        cast_slice(grid.keys()),
+        cast_slice(block.values.as_deref().unwrap_or_default()),
+        cast_slice(block.source_rows.as_deref().unwrap_or_default()),
+    ];
+    let mut pieces = rows;
+    pieces.extend(others.map(Cow::Borrowed));
     let mut checksum = Checksum::default();
-    let n_tiles = block.block.n_rows().div_ceil(LANES);
-    let mut bytes = vec![0; n_tiles * block.block.n_features() * LANE_BYTES];
-    vectors::run(Encode {
-        block: &block.block,
-        out: &mut bytes,
-    });
-    vectors::run(Sum {
-        bytes: &bytes,
-        checksum: &mut checksum,
-    });
-    let keys = block.block.keys().iter().map(|key| key.to_le_bytes());
-    append(keys, &mut bytes, &mut checksum);
-    let values = block.values.iter().flatten().map(|v| v.to_le_bytes());
-    append(values, &mut bytes, &mut checksum);
-    let source_rows = block.source_rows.iter().flatten().map(|r| r.to_le_bytes());
-    append(source_rows, &mut bytes, &mut checksum);
-    (bytes, checksum)
+    for piece in &pieces {
+        vectors::run(Sum {
+            bytes: piece,
+            checksum: &mut checksum,
+        });
+    }
+    let shape = Shape {
+        n_bytes: pieces.iter().map(|piece| piece.len() as u64).sum(),
+        checksum,
+        n_rows: grid.n_rows(),
+        n_features: grid.n_features(),
+        frame,
+        has_values: block.values.is_some(),
+        has_source_rows: block.source_rows.is_some(),
+    };
+    (pieces, shape)
 }
 
-fn append<const N: usize>(
-    numbers: impl Iterator<Item = [u8; N]>,
-    bytes: &mut Vec<u8>,
-    checksum: &mut Checksum,
-) {
-    let start = bytes.len();
-    bytes.extend(numbers.flatten());
-    vectors::run(Sum {
-        bytes: &bytes[start..],
-        checksum,
+fn packed(block: &Block) -> Vec<u8> {
+    let n_tiles = block.n_rows().div_ceil(LANES);
+    let mut bytes = vec![0; n_tiles * block.n_features() * LANE_BYTES];
+    vectors::run(Encode {
+        block,
+        out: &mut bytes,
     });
+    bytes
 }
 
 /// Packs grid values.
@@ -129,6 +153,13 @@ impl Vectorised for Decode<'_> {
     }
 }
 
+impl Shape {
+    /// Bytes on disk.
+    pub(crate) fn n_bytes(&self) -> u64 {
+        self.n_bytes
+    }
+}
+
 impl Spilled {
     /// Reads the block into `room`.
     pub(crate) fn read(
@@ -137,6 +168,7 @@ impl Spilled {
         room: Room,
         spill_dir: &Path,
     ) -> Result<GridBlock, DataError> {
+        let shape = &self.shape;
         let mut reader = Reader {
             spilled: self,
             offset: self.offset,
@@ -147,29 +179,39 @@ impl Spilled {
             mut tiles,
             mut keys,
         } = room;
-        let n_columns = self.n_rows.div_ceil(LANES) * self.n_features;
+        let n_columns = match &shape.frame {
+            Some(frame) => frame.n_columns(),
+            None => shape.n_rows.div_ceil(LANES) * shape.n_features,
+        };
         if tiles.len() != n_columns * LANES {
             tiles = Tiles::zeroed(n_columns);
         }
-        reader.lanes(&mut tiles).map_err(unreadable)?;
-        keys.clear();
-        let numbers = reader
-            .numbers(true, u64::from_le_bytes)
-            .map_err(unreadable)?;
-        keys.extend(numbers.into_iter().flatten());
-        let values = reader
-            .numbers(self.has_values, i64::from_le_bytes)
-            .map_err(unreadable)?;
-        let source_rows = reader
-            .numbers(self.has_source_rows, u32::from_le_bytes)
-            .map_err(unreadable)?;
+        let mut norms = vec![0f32; shape.frame.as_ref().map_or(0, Frame::n_norms)];
+        match &shape.frame {
+            Some(_) => reader.words(&mut tiles),
+            None => reader.packed(&mut tiles),
+        }
+        .map_err(unreadable)?;
+        // The two kinds were summed up apart.
+        let n_tiles = norms.len() / 2;
+        let (tile_norms, short_norms) = norms.split_at_mut(n_tiles);
+        reader.words(tile_norms).map_err(unreadable)?;
+        reader.words(short_norms).map_err(unreadable)?;
+        keys.resize(shape.n_rows, 0);
+        reader.words(&mut keys).map_err(unreadable)?;
+        let values = reader.numbers(shape.has_values).map_err(unreadable)?;
+        let source_rows = reader.numbers(shape.has_source_rows).map_err(unreadable)?;
         let damaged = DataError::SpillDamaged { block: id };
-        if reader.checksum != self.checksum {
+        if reader.checksum != shape.checksum {
             return Err(damaged);
         }
-        let block = Block::from_tiles(u64::from(id.0), self.n_features, tiles, keys);
+        let block = match &shape.frame {
+            Some(frame) => frame.block(tiles, norms, keys),
+            None => Block::from_tiles(u64::from(id.0), shape.n_features, tiles, keys)
+                .map_err(|_| damaged)?,
+        };
         Ok(GridBlock {
-            block: block.map_err(|_| damaged)?,
+            block,
             values,
             source_rows,
         })
@@ -180,8 +222,7 @@ impl Spilled {
 pub(crate) fn will_need(spilled: &Spilled) {
     #[cfg(target_os = "linux")]
     {
-        let row_bytes = spilled.n_features * LANE_BYTES / LANES + size_of::<u64>();
-        let n_bytes = std::num::NonZeroU64::new((spilled.n_rows * row_bytes) as u64);
+        let n_bytes = std::num::NonZeroU64::new(spilled.shape.n_bytes);
         // Advice that is not taken changes nothing.
         let advice = rustix::fs::Advice::WillNeed;
         let _ = rustix::fs::fadvise(&*spilled.file, spilled.offset, n_bytes, advice);
@@ -198,7 +239,8 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn lanes(&mut self, tiles: &mut [f32]) -> std::io::Result<()> {
+    /// Packed tiles.
+    fn packed(&mut self, tiles: &mut [f32]) -> io::Result<()> {
         let mut chunk = vec![0; (CHUNK_LANES * LANE_BYTES).min(tiles.len() / LANES * LANE_BYTES)];
         for lanes in tiles.chunks_mut(CHUNK_LANES * LANES) {
             let bytes = &mut chunk[..lanes.len() / LANES * LANE_BYTES];
@@ -213,26 +255,27 @@ impl Reader<'_> {
         Ok(())
     }
 
+    /// Words as they were.
+    fn words<T: Pod>(&mut self, words: &mut [T]) -> io::Result<()> {
+        for bytes in cast_slice_mut::<T, u8>(words).chunks_mut(CHUNK_LANES * LANE_BYTES) {
+            read_exact_at(&self.spilled.file, bytes, self.offset)?;
+            self.offset += bytes.len() as u64;
+            vectors::run(Sum {
+                bytes,
+                checksum: &mut self.checksum,
+            });
+        }
+        Ok(())
+    }
+
     /// One number a row, if there are any.
-    fn numbers<T, const N: usize>(
-        &mut self,
-        are_there: bool,
-        from_bytes: fn([u8; N]) -> T,
-    ) -> std::io::Result<Option<Vec<T>>> {
+    fn numbers<T: Pod>(&mut self, are_there: bool) -> io::Result<Option<Vec<T>>> {
         if !are_there {
             return Ok(None);
         }
-        let mut bytes = vec![0; self.spilled.n_rows * N];
-        read_exact_at(&self.spilled.file, &mut bytes, self.offset)?;
-        self.offset += bytes.len() as u64;
-        vectors::run(Sum {
-            bytes: &bytes,
-            checksum: &mut self.checksum,
-        });
-        let (numbers, _) = bytes.as_chunks::<N>();
-        Ok(Some(
-            numbers.iter().map(|bytes| from_bytes(*bytes)).collect(),
-        ))
+        let mut numbers = vec![T::zeroed(); self.spilled.shape.n_rows];
+        self.words(&mut numbers)?;
+        Ok(Some(numbers))
     }
 }
 
@@ -270,7 +313,7 @@ impl Default for Checksum {
 }
 
 impl Checksum {
-    /// Adds a part: tiles in pieces that [`SUM_BYTES`] divides but for the last, all else at once.
+    /// Adds a part, in pieces that [`SUM_BYTES`] divides but for the last.
     #[inline(always)]
     fn update(&mut self, bytes: &[u8]) {
         let (chunks, rest) = bytes.as_chunks::<SUM_BYTES>();

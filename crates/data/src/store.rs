@@ -111,18 +111,18 @@ impl BlockStore {
                 return Ok(());
             }
         }
-        let (bytes, checksum) = encode(&block);
-        let (file, offset) = self.reserve(bytes.len() as u64)?;
-        write_all_at(&file, &bytes, offset)
-            .map_err(|error| DataError::io("spill rows to", &self.spill_dir, error))?;
+        let (pieces, shape) = encode(&block);
+        let (file, offset) = self.reserve(shape.n_bytes())?;
+        let mut end = offset;
+        for piece in pieces {
+            write_all_at(&file, &piece, end)
+                .map_err(|error| DataError::io("spill rows to", &self.spill_dir, error))?;
+            end += piece.len() as u64;
+        }
         let spilled = Spilled {
             file,
             offset,
-            checksum,
-            n_rows: block.block.n_rows(),
-            n_features: block.block.n_features(),
-            has_values: block.values.is_some(),
-            has_source_rows: block.source_rows.is_some(),
+            shape,
         };
         self.lock().slots.insert(id, Slot::Spilled(spilled));
         Ok(())
@@ -297,6 +297,15 @@ mod tests {
         }
     }
 
+    /// The same rows, not cut in two.
+    fn whole(grid: GridBlock) -> GridBlock {
+        GridBlock {
+            block: grid.block.into_whole(),
+            ..grid
+        }
+    }
+
+    /// Of each shape one as it is on this processor and one that is whole.
     fn blocks() -> Vec<GridBlock> {
         let shapes = [
             (1, true),
@@ -305,10 +314,12 @@ mod tests {
             (16, true),
             (17, false),
         ];
-        (0..)
-            .zip(shapes)
-            .map(|(id, (n_rows, has_rest))| block(id, n_rows, has_rest))
-            .collect()
+        let both = (0..).step_by(2).zip(shapes);
+        both.flat_map(|(id, (n_rows, has_rest))| {
+            let make = |id| block(id, n_rows, has_rest);
+            [make(id), whole(make(id + 1))]
+        })
+        .collect()
     }
 
     #[test]
@@ -372,19 +383,23 @@ mod tests {
     #[test]
     fn one_flipped_bit_on_disk_is_noticed() {
         let folder = tempfile::tempdir().unwrap();
-        let store = BlockStore::new(Budget::new(0), folder.path());
-        store.insert(BlockId(4), block(4, 100, true)).unwrap();
-        let file = store.lock().file.clone().unwrap();
-        for offset in [0, 101, store.spilled_bytes() - 1] {
-            let mut byte = [0];
-            read_exact_at(&file, &mut byte, offset).unwrap();
-            write_all_at(&file, &[byte[0] ^ 4], offset).unwrap();
-            let refused = store.get(BlockId(4)).unwrap_err();
-            assert!(
-                matches!(refused, DataError::SpillDamaged { block: BlockId(4) }),
-                "{refused}"
-            );
-            write_all_at(&file, &byte, offset).unwrap();
+        let given = block(4, 100, true);
+        for given in [given.clone(), whole(given)] {
+            let store = BlockStore::new(Budget::new(0), folder.path());
+            store.insert(BlockId(4), given).unwrap();
+            let file = store.lock().file.clone().unwrap();
+            // Every part of it, the norms of its tiles and the padding of the last among them.
+            for offset in 0..store.spilled_bytes() {
+                let mut byte = [0];
+                read_exact_at(&file, &mut byte, offset).unwrap();
+                write_all_at(&file, &[byte[0] ^ 4], offset).unwrap();
+                let refused = store.get(BlockId(4)).unwrap_err();
+                assert!(
+                    matches!(refused, DataError::SpillDamaged { block: BlockId(4) }),
+                    "{refused}"
+                );
+                write_all_at(&file, &byte, offset).unwrap();
+            }
             store.get(BlockId(4)).unwrap();
         }
     }

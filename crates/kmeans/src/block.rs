@@ -49,7 +49,7 @@ impl TileRoom {
 
 /// Where rows came from.
 #[derive(Debug)]
-struct RowOrder {
+pub(crate) struct RowOrder {
     /// Of this order, among all of this process; never 0.
     id: u64,
     /// [n_rows] the place that each row was given in.
@@ -198,6 +198,26 @@ impl Block {
         })
     }
 
+    /// Of rows that have been cut.
+    pub(crate) fn of_split(
+        id: u64,
+        split: Split,
+        tile_norms: Vec<f32>,
+        keys: Vec<u64>,
+        order: Option<Arc<RowOrder>>,
+    ) -> Self {
+        Self {
+            id,
+            serial: next_serial(),
+            n_rows: keys.len(),
+            n_features: split.shape().n_features(),
+            values: Values::Split(Box::new(split)),
+            keys,
+            tile_norms,
+            order,
+        }
+    }
+
     /// The same rows, with all bits of a value together, as on processors that are no faster at products of 16 bits.
     pub fn into_whole(self) -> Self {
         let values = match self.values {
@@ -264,6 +284,10 @@ impl Block {
     /// Names the order of the rows: 0 as they were given, another number for each [`Block::reorder`] of this process.
     pub fn order_id(&self) -> u64 {
         self.order.as_ref().map_or(0, |order| order.id)
+    }
+
+    pub(crate) fn order(&self) -> Option<&Arc<RowOrder>> {
+        self.order.as_ref()
     }
 
     fn permute(&mut self, order: &[u16]) {
@@ -418,9 +442,11 @@ impl Block {
 
     /// Bytes of memory the rows and keys take.
     pub fn size_bytes(&self) -> usize {
-        let n_tiles = self.tile_norms.len();
-        (n_tiles * LANES * self.n_features + 2 * n_tiles) * size_of::<f32>()
-            + self.keys.len() * size_of::<u64>()
+        let n_floats = match &self.values {
+            Values::Whole(tiles) => tiles.len() + self.tile_norms.len(),
+            Values::Split(split) => split.lines().len() + 2 * self.tile_norms.len(),
+        };
+        n_floats * size_of::<f32>() + self.keys.len() * size_of::<u64>()
     }
 }
 

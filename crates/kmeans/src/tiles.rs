@@ -35,6 +35,34 @@ impl Tiles {
         }
         Self(Memory::Heap(vec![Column([0.0; LANES]); n_columns]))
     }
+
+    /// Keeps the first `n_columns` columns, where they are if the system takes back what lies behind them.
+    ///
+    /// # Panics
+    /// When there are not as many.
+    pub fn shorten(&mut self, n_columns: usize) {
+        assert!(n_columns * LANES <= self.len(), "fewer columns, not more");
+        let is_shorter = match &mut self.0 {
+            Memory::Heap(columns) => {
+                columns.truncate(n_columns);
+                columns.shrink_to_fit();
+                true
+            }
+            #[cfg(target_os = "linux")]
+            Memory::Pages(pages) => {
+                let n_bytes = n_columns * size_of::<Column>();
+                // SAFETY: no file is behind these pages, and there are fewer of them afterwards.
+                unsafe { pages.remap(n_bytes, memmap2::RemapOptions::new()) }.is_ok()
+            }
+            #[cfg(not(target_os = "linux"))]
+            Memory::Pages(_) => false,
+        };
+        if !is_shorter {
+            let mut shorter = Self::zeroed(n_columns);
+            shorter.copy_from_slice(&self[..n_columns * LANES]);
+            *self = shorter;
+        }
+    }
 }
 
 impl Default for Tiles {
@@ -86,6 +114,26 @@ impl std::fmt::Debug for Tiles {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_left_of_shortened_memory_is_as_it_was() {
+        for n_columns in [1, 100, OWN_PAGES_BYTES / 64, 70_000] {
+            let mut tiles = Tiles::zeroed(n_columns);
+            (0..)
+                .zip(tiles.iter_mut())
+                .for_each(|(at, value)| *value = at as f32);
+            for n_left in [n_columns, n_columns * 3 / 4, n_columns / 70, 0] {
+                tiles.shorten(n_left);
+                assert_eq!(tiles.len(), n_left * LANES);
+                assert!(
+                    (0..)
+                        .zip(tiles.iter())
+                        .all(|(at, value)| *value == at as f32)
+                );
+                assert_eq!(tiles.as_ptr().addr() % 64, 0);
+            }
+        }
+    }
 
     #[test]
     fn memory_is_zeroed_aligned_and_its_own_whatever_its_size() {

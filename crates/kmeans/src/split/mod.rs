@@ -36,7 +36,7 @@ const SHORT_PERCENT: usize = 97;
 /// The rows of a block, cut in two.
 #[derive(Debug, Clone)]
 pub(crate) struct Split {
-    /// Room for [n_tiles x n_features] columns, of which the upper bits take the first half and the lower bits about a quarter.
+    /// [n_tiles x (n_pairs + n_quads)] columns, about three for each four features: the upper bits, then the lower ones.
     lines: Tiles,
     n_tiles: usize,
     shape: Shape,
@@ -109,6 +109,23 @@ impl Shape {
         &self.origin.as_flattened()[..self.n_features]
     }
 
+    pub(crate) fn n_features(&self) -> usize {
+        self.n_features
+    }
+
+    /// Columns that a tile takes.
+    pub(crate) fn n_columns(&self) -> usize {
+        self.n_pairs() + self.n_quads()
+    }
+
+    fn n_pairs(&self) -> usize {
+        self.n_features.div_ceil(2)
+    }
+
+    fn n_quads(&self) -> usize {
+        self.n_features.div_ceil(4)
+    }
+
     /// That of a tile with rows of this norm at most.
     #[inline(always)]
     fn shift_of(&self, norm: f32) -> u32 {
@@ -162,8 +179,8 @@ impl Split {
     ) -> Result<Self, (usize, Vec<[f32; LANES]>)> {
         let n_features = shape.n_features;
         let n_tiles = tiles.len() / LANES / n_features;
-        let n_pairs = n_features.div_ceil(2);
-        let n_lower = LANES * n_features.div_ceil(4);
+        let n_pairs = shape.n_pairs();
+        let n_lower = LANES * shape.n_quads();
         let mut norms = Vec::with_capacity(n_tiles);
         // The upper bits of a tile go where those of earlier ones were read; the lower bits wait until all have been.
         let mut lower = vec![0; n_tiles * n_lower];
@@ -194,6 +211,7 @@ impl Split {
         }
         let all: &mut [i32] = bytemuck::cast_slice_mut(&mut tiles);
         all[n_tiles * n_pairs * LANES..][..lower.len()].copy_from_slice(&lower);
+        tiles.shorten(n_tiles * shape.n_columns());
         Ok(Self {
             lines: tiles,
             n_tiles,
@@ -202,9 +220,36 @@ impl Split {
         })
     }
 
+    /// As they were, of the memory and the norms that they had.
+    pub(crate) fn from_lines(lines: Tiles, shape: Shape, norms: Vec<f32>) -> Self {
+        let n_tiles = norms.len();
+        assert_eq!(lines.len(), n_tiles * shape.n_columns() * LANES);
+        Self {
+            lines,
+            n_tiles,
+            shape,
+            norms,
+        }
+    }
+
     /// Its memory, to be filled again.
     pub(crate) fn into_lines(self) -> Tiles {
         self.lines
+    }
+
+    /// Its memory, as it lies.
+    pub(crate) fn lines(&self) -> &[f32] {
+        &self.lines
+    }
+
+    /// How values are cut.
+    pub(crate) fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// [n_tiles] a number not below the norm of any row of a tile less the origin.
+    pub(crate) fn norms(&self) -> &[f32] {
+        &self.norms
     }
 
     /// [n_features] subtracted from each row before its upper bits are taken.
@@ -297,11 +342,11 @@ impl Split {
     }
 
     fn n_pairs(&self) -> usize {
-        self.shape.n_features.div_ceil(2)
+        self.shape.n_pairs()
     }
 
     fn n_quads(&self) -> usize {
-        self.shape.n_features.div_ceil(4)
+        self.shape.n_quads()
     }
 
     /// Where lower bits begin, in words of four.
