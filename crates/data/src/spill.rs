@@ -24,7 +24,7 @@ const LIFT: f32 = 12_582_912.0;
 const LIFTED_HIGH_BITS: u32 = 0x4b00_0000;
 
 /// Where a block lies in the file of a store, and its shape.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Spilled {
     pub(crate) file: Arc<File>,
     pub(crate) offset: u64,
@@ -32,7 +32,7 @@ pub(crate) struct Spilled {
 }
 
 /// What the bytes of a block are.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Shape {
     n_bytes: u64,
     checksum: Checksum,

@@ -40,7 +40,7 @@ struct State {
 #[derive(Debug, Clone)]
 enum Slot {
     Resident(Arc<GridBlock>),
-    Spilled(Spilled),
+    Spilled(Arc<Spilled>),
     /// In the hands of [`BlockStore::modify`].
     Away,
 }
@@ -124,7 +124,7 @@ impl BlockStore {
             offset,
             shape,
         };
-        self.lock().slots.insert(id, Slot::Spilled(spilled));
+        self.lock().slots.insert(id, Slot::Spilled(Arc::new(spilled)));
         Ok(())
     }
 
@@ -181,7 +181,7 @@ impl BlockStore {
     /// Lets the system read spilled blocks that will be asked for soon while others are computed on. Those that are in memory cost
     /// nothing, and no answer depends on it.
     pub fn read_ahead(&self, ids: &[BlockId]) {
-        let spilled: Vec<Spilled> = {
+        let spilled: Vec<Arc<Spilled>> = {
             let state = self.lock();
             let slots = ids.iter().filter_map(|id| state.slots.get(id));
             let spilled = slots.filter_map(|slot| match slot {
@@ -190,7 +190,7 @@ impl BlockStore {
             });
             spilled.collect()
         };
-        spilled.iter().for_each(will_need);
+        spilled.iter().for_each(|spilled| will_need(spilled));
     }
 
     /// Whether the block is here.
