@@ -119,12 +119,12 @@ impl BlockStore {
                 .map_err(|error| DataError::io("spill rows to", &self.spill_dir, error))?;
             end += piece.len() as u64;
         }
-        let spilled = Spilled {
+        let spilled = Slot::Spilled(Arc::new(Spilled {
             file,
             offset,
             shape,
-        };
-        self.lock().slots.insert(id, Slot::Spilled(Arc::new(spilled)));
+        }));
+        self.lock().slots.insert(id, spilled);
         Ok(())
     }
 
@@ -305,6 +305,10 @@ mod tests {
         }
     }
 
+    fn cut_norms(grid: &GridBlock) -> Option<Vec<f32>> {
+        grid.block.cut_rows().map(|cut| cut.norms.concat())
+    }
+
     /// Of each shape one as it is on this processor and one that is whole.
     fn blocks() -> Vec<GridBlock> {
         let shapes = [
@@ -338,7 +342,12 @@ mod tests {
                     scope.spawn(|| {
                         store.read_ahead(&[BlockId(2), BlockId(1), BlockId(77)]);
                         for (id, block) in (0..).map(BlockId).zip(&blocks) {
-                            assert_eq!(*store.get(id).unwrap(), *block);
+                            let read = store.get(id).unwrap();
+                            assert_eq!(*read, *block);
+                            assert_eq!(read.block.tile_norms(), block.block.tile_norms());
+                            if let Some(norms) = cut_norms(block) {
+                                assert_eq!(cut_norms(&read), Some(norms));
+                            }
                         }
                     });
                 }
