@@ -17,7 +17,7 @@ pub struct CutRows<'a> {
     pub norms: [&'a [f32]; 2],
 }
 
-/// What makes a block of the words of [`CutRows`] again: little, however many rows there are.
+/// What makes a block of the words of [`CutRows`] again: little, however many rows there are, unless they have changed places.
 #[derive(Debug, Clone)]
 pub struct Frame {
     id: u64,
