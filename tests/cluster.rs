@@ -262,6 +262,12 @@ fn a_coordinator_killed_at_any_step_goes_on_where_it_was() {
             let mut client = common::cluster::Process::start(&mut client);
             let code = cluster.coordinator.end();
             assert_eq!(code, None, "{step}: {}", cluster.coordinator.log());
+            if step == "committed" {
+                // It might have died before its work files were gone.
+                let log = expected.run_dir(&run).join("_work/log");
+                std::fs::create_dir_all(&log).unwrap();
+                std::fs::write(log.join("000000"), "stage 0").unwrap();
+            }
             cluster.restart();
             assert_eq!(client.end(), Some(0), "{step}: {}", client.log());
             expected.check(&cluster, &run);
@@ -277,35 +283,57 @@ fn a_coordinator_killed_at_any_step_goes_on_where_it_was() {
 fn of_two_coordinators_on_one_run_one_publishes() {
     let _alone = alone();
     let expected = Expected::new(900_000, 4);
-    let mut first = Cluster::start(expected.dir());
-    first.add_workers(2);
-    expected.submit(&first, "contested");
-    wait_for("a pass", || {
-        (first.job("contested")["progress"]["pass"].as_u64()? > 5).then_some(())
-    });
-    // It sleeps through its own replacement.
-    first.coordinator.signal("STOP");
-    let mut second = Cluster::start(expected.dir());
-    second.add_workers(2);
-    expected.check(&second, "contested");
-    assert_eq!(second.job("contested")["epoch"], 2);
-    let committed = std::fs::read(expected.run_dir("contested").join("_COMMITTED")).unwrap();
-    first.coordinator.signal("CONT");
-    wait_for("the first coordinator to stand down", || {
-        first
-            .coordinator
-            .log()
-            .contains("another coordinator leads this run now")
-            .then_some(())
-    });
-    assert_eq!(
-        std::fs::read(expected.run_dir("contested").join("_COMMITTED")).unwrap(),
-        committed
-    );
-    clientele_data::run_dir::verify(&*expected.run_dir("contested")).unwrap();
-    assert!(first.coordinator.is_alive());
-    let asked = first.job("contested");
-    assert_eq!(asked["error"]["exit_code"], 6, "{asked}");
+    // Where the first one sleeps, whether its workers are gone when it wakes, and whether the results are its own as well by then.
+    let sleeps = [
+        ("stage-done:20", false, false),
+        ("stage-logged:20", false, false),
+        ("stage-logged:21", true, false),
+        ("publishing", false, true),
+        ("written", false, true),
+        ("announced", false, true),
+    ];
+    for (step, is_left_alone, has_results) in sleeps {
+        let run = step.replace(':', "-");
+        let mut first = Cluster::start_with(expected.dir(), "127.0.0.1:0", |command| {
+            command.env("CLIENTELE_INJECT", format!("stop-at:{step}"));
+        });
+        first.add_workers(2);
+        expected.submit(&first, &run);
+        // It sleeps through its own replacement.
+        wait_for("a coordinator that sleeps", || {
+            first.coordinator.is_stopped().then_some(())
+        });
+        let mut second = Cluster::start(expected.dir());
+        second.add_workers(2);
+        expected.check(&second, &run);
+        assert_eq!(second.job(&run)["epoch"], 2, "{step}");
+        let committed = std::fs::read(expected.run_dir(&run).join("_COMMITTED")).unwrap();
+        if is_left_alone {
+            first.workers.clear();
+        }
+        first.coordinator.signal("CONT");
+        let asked = wait_for("the first coordinator's word on the run", || {
+            let asked = first.job(&run);
+            let is_over = asked["state"] == "failed" || asked["state"] == "done";
+            is_over.then_some(asked)
+        });
+        // It gives way, or has written the same bytes.
+        if has_results {
+            assert_eq!(hashes(&asked["summary"]), expected.hashes, "{step}");
+        } else {
+            assert_eq!(asked["error"]["exit_code"], 6, "{step}: {asked}");
+            let log = first.coordinator.log();
+            let given_way = log.contains("another coordinator leads this run now");
+            assert!(given_way, "{step}: {log}");
+        }
+        assert_eq!(
+            std::fs::read(expected.run_dir(&run).join("_COMMITTED")).unwrap(),
+            committed,
+            "{step}"
+        );
+        clientele_data::run_dir::verify(&*expected.run_dir(&run)).unwrap();
+        assert!(first.coordinator.is_alive(), "{step}");
+    }
 }
 
 #[test]

@@ -74,6 +74,16 @@ impl Process {
         matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// Whether a signal has made it stand still.
+    pub fn is_stopped(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
+        // Its state comes after its name, which stands in brackets.
+        stat.is_ok_and(|stat| {
+            stat.rsplit_once(") ")
+                .is_some_and(|(_, rest)| rest.starts_with('T'))
+        })
+    }
+
     /// Waits for its end; its exit code, if no signal ended it.
     pub fn end(&mut self) -> Option<i32> {
         let status = wait_for("the end of a process", || {

@@ -126,7 +126,7 @@ fn add_coordinator(sim: &mut Sim<'_>, room: &Room, broken: Option<cluster::Fault
             has_reflection: false,
             storage: StorageCalls::Inline,
             metrics: Arc::new(Metrics::new()),
-            die_at: None,
+            injected: None,
         };
         async move {
             // It ends by force only.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clientele_coordinator::cluster::Limits;
 use clientele_coordinator::server::{
-    STEPS, ServeError, Server, ServerOptions, StorageCalls, metrics,
+    Injected, STEPS, ServeError, Server, ServerOptions, StorageCalls, metrics,
 };
 use clientele_data::{ErrorKind, Location, Stores};
 use clientele_proto::connection;
@@ -67,7 +67,7 @@ pub fn run(args: &CoordinatorArgs) -> Result<(), Failure> {
         has_reflection: args.reflection,
         storage: StorageCalls::Threads,
         metrics: counted.clone(),
-        die_at: injected_death()?,
+        injected: injected()?,
     };
     let failed = |error| match error {
         ServeError::State(error) => {
@@ -115,17 +115,18 @@ pub fn run(args: &CoordinatorArgs) -> Result<(), Failure> {
     served
 }
 
-/// `CLIENTELE_INJECT=die-at:STEP` kills the coordinator at a step of its cycle: for tests.
-fn injected_death() -> Result<Option<String>, Failure> {
+/// `CLIENTELE_INJECT=die-at:STEP` kills the coordinator at a step of its cycle, `stop-at:STEP` makes it stand still: for tests.
+fn injected() -> Result<Option<Injected>, Failure> {
     let Ok(wanted) = std::env::var("CLIENTELE_INJECT") else {
         return Ok(None);
     };
-    let step = wanted.strip_prefix("die-at:").unwrap_or_default();
+    let (what, step) = wanted.split_once(':').unwrap_or_default();
     let name = step.split(':').next().unwrap_or_default();
-    match STEPS.contains(&name) {
-        true => Ok(Some(step.to_owned())),
-        false => Err(Failure::usage(format!(
-            "CLIENTELE_INJECT={wanted} is not `die-at:` and one of {}",
+    match (what, STEPS.contains(&name)) {
+        ("die-at", true) => Ok(Some(Injected::Death(step.to_owned()))),
+        ("stop-at", true) => Ok(Some(Injected::Stop(step.to_owned()))),
+        _ => Err(Failure::usage(format!(
+            "CLIENTELE_INJECT={wanted} is not `die-at:` or `stop-at:` and one of {}",
             STEPS.join(", ")
         ))),
     }

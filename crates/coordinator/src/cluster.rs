@@ -196,6 +196,7 @@ impl Cluster {
             Event::Lost(worker, reason) => self.lose(worker, &reason, now, &mut actions),
             Event::Logged(key, logged) => self.logged(&key, logged, now, &mut actions),
             Event::Published(key, result) => self.published(&key, result, now, &mut actions),
+            Event::Confirmed(key, leads) => self.confirmed(&key, leads, now, &mut actions),
             Event::Tick => self.tick(now, &mut actions),
         }
         actions
@@ -247,7 +248,7 @@ impl Cluster {
             // Others may see what this one does not.
             Err(error) => {
                 tracing::warn!(run = key.run, worker = worker.0, %error, "a worker cannot work on this run");
-                self.set_aside(worker, &key.run, error, now, actions);
+                self.set_aside(worker, &key.run, error, actions);
             }
         }
     }
@@ -258,7 +259,6 @@ impl Cluster {
         worker: WorkerId,
         run: &str,
         error: TaskError,
-        now: Duration,
         actions: &mut Vec<Action>,
     ) {
         let Some(Phase::Running(running)) = self.jobs.get_mut(run).map(|entry| &mut entry.phase)
@@ -270,8 +270,7 @@ impl Cluster {
             !member.is_draining && !running.set_aside.contains(id)
         };
         if error.kind == ErrorKind::Usage && !self.workers.iter().any(is_left) {
-            self.end(run, JobState::Failed, Some(error), None, now, actions);
-            self.start_queued(now, actions);
+            self.fail(run, error, actions);
         }
     }
 
@@ -367,10 +366,7 @@ impl Cluster {
                 self.feed(&key.run, machine::Event::Found(record), now, actions);
             }
             Ok(Logged::Superseded) => self.stand_down(&key.run, now, actions),
-            Err(error) => {
-                self.end(&key.run, JobState::Failed, Some(error), None, now, actions);
-                self.start_queued(now, actions);
-            }
+            Err(error) => self.fail(&key.run, error, actions),
         }
     }
 
@@ -382,11 +378,7 @@ impl Cluster {
             // How it really ends is for the other one to say, and to remember.
             entry.phase = Phase::Ended {
                 state: JobState::Failed,
-                error: Some(refusal(
-                    ErrorKind::Conflict,
-                    format!("another coordinator leads run `{run}` now"),
-                    "ask that one",
-                )),
+                error: Some(superseded(run)),
                 summary: None,
             };
         }
@@ -410,10 +402,53 @@ impl Cluster {
             return;
         }
         match result {
-            Ok(summary) => self.end(&key.run, JobState::Done, None, Some(summary), now, actions),
-            Err(error) => self.end(&key.run, JobState::Failed, Some(error), None, now, actions),
+            Ok(summary) => {
+                self.end(&key.run, JobState::Done, None, Some(summary), now, actions);
+                self.start_queued(now, actions);
+            }
+            Err(error) => self.fail(&key.run, error, actions),
         }
-        self.start_queued(now, actions);
+    }
+
+    /// Ends a run that cannot go on, unless it is another coordinator's by now: then what went wrong here is of no importance, and is
+    /// often that the other one has brought the run to its end.
+    fn fail(&mut self, run: &str, error: TaskError, actions: &mut Vec<Action>) {
+        self.detach_all(run, actions);
+        let Some(entry) = self.jobs.get_mut(run) else {
+            return;
+        };
+        let key = match &entry.phase {
+            Phase::Running(running) => running.machine.key().clone(),
+            Phase::Publishing(key) => key.clone(),
+            _ => return,
+        };
+        entry.phase = Phase::Failing(key.clone(), error);
+        actions.push(Action::Confirm(key));
+        actions.push(Action::Changed(run.to_owned()));
+    }
+
+    fn confirmed(
+        &mut self,
+        key: &RunKey,
+        leads: Result<bool, TaskError>,
+        now: Duration,
+        actions: &mut Vec<Action>,
+    ) {
+        let run = &key.run;
+        let failure = match self.jobs.get(run).map(|entry| &entry.phase) {
+            Some(Phase::Running(running)) if running.machine.key() == key => None,
+            Some(Phase::Failing(failing, error)) if failing == key => Some(error.clone()),
+            _ => return,
+        };
+        match (leads, failure) {
+            (Ok(false), _) => self.stand_down(run, now, actions),
+            (_, Some(error)) => {
+                self.end(run, JobState::Failed, Some(error), None, now, actions);
+                self.start_queued(now, actions);
+            }
+            // It goes on; storage that does not answer now is asked again.
+            (Ok(true) | Err(_), None) => {}
+        }
     }
 
     fn tick(&mut self, now: Duration, actions: &mut Vec<Action>) {
@@ -454,9 +489,8 @@ impl Cluster {
                 format!("there has been no worker for {} s", limit.as_secs()),
                 "start one with `clientele worker --coordinator URL`, or wait longer with `--wait-for-workers`",
             );
-            self.end(&run, JobState::Failed, Some(error), None, now, actions);
+            self.fail(&run, error, actions);
         }
-        self.start_queued(now, actions);
     }
 
     fn lose(&mut self, worker: WorkerId, reason: &str, now: Duration, actions: &mut Vec<Action>) {
@@ -519,9 +553,7 @@ impl Cluster {
                     return;
                 }
                 machine::Action::Fail(error) => {
-                    let error = job::to_task_error(&error);
-                    self.end(run, JobState::Failed, Some(error), None, now, actions);
-                    return self.start_queued(now, actions);
+                    return self.fail(run, job::to_task_error(&error), actions);
                 }
             }
         }
@@ -564,7 +596,7 @@ impl Cluster {
         let is_active = |entry: &&JobEntry| {
             matches!(
                 entry.phase,
-                Phase::Opening | Phase::Running(_) | Phase::Publishing(_)
+                Phase::Opening | Phase::Running(_) | Phase::Publishing(_) | Phase::Failing(..)
             )
         };
         self.jobs.values().filter(is_active).count()
@@ -608,6 +640,15 @@ fn refusal(kind: ErrorKind, message: String, hint: &str) -> TaskError {
         causes: Vec::new(),
         hint: Some(hint.to_owned()),
     }
+}
+
+/// Another coordinator leads a run.
+pub(crate) fn superseded(run: &str) -> TaskError {
+    refusal(
+        ErrorKind::Conflict,
+        format!("another coordinator leads run `{run}` now"),
+        "ask that one",
+    )
 }
 
 fn unknown(run: &str) -> TaskError {

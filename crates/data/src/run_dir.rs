@@ -171,12 +171,7 @@ impl RunDir {
         let path = self.folder.shown("");
         let mut names = self.folder.list()?;
         names.retain(|name| is_result(name));
-        // A disk is asked by as many threads as hash, a store by some that wait.
-        let n_at_once = match self.folder.local_path() {
-            Some(_) => std::thread::available_parallelism().map_or(1, |n| n.get().min(8)),
-            None => FILES_AT_ONCE,
-        };
-        let described = threads::map(n_at_once, &names, |name| {
+        let described = threads::map(n_at_once(&self.folder), &names, |name| {
             if let Some(local) = self.folder.local_path() {
                 let path = local.join(name);
                 let synced = File::open(&path).and_then(|file| file.sync_all());
@@ -198,14 +193,29 @@ impl RunDir {
         {
             return Err(DataError::RunExists { path });
         }
-        // What stays behind harms nothing: `_COMMITTED` is what counts.
-        if let Ok(names) = self.work_dir.list() {
-            let _ = threads::map(n_at_once, &names, |name| self.work_dir.remove(name));
-        }
-        let _ = self.work_dir.remove_all();
-        let _ = self.folder.remove_temporary();
-        let _ = self.folder.remove(UNFINISHED);
+        Self::tidy(&self.folder);
         Ok(committed)
+    }
+
+    /// Removes from a committed run what is no result, as far as it can: an end that was interrupted has left it. What stays behind
+    /// harms nothing: `_COMMITTED` is what counts.
+    pub fn tidy(folder: &Folder) {
+        if let Ok(work_dir) = folder.child(WORK) {
+            if let Ok(names) = work_dir.list() {
+                let _ = threads::map(n_at_once(folder), &names, |name| work_dir.remove(name));
+            }
+            let _ = work_dir.remove_all();
+        }
+        let _ = folder.remove_temporary();
+        let _ = folder.remove(UNFINISHED);
+    }
+}
+
+/// A disk is asked by as many threads as hash, a store by some that wait.
+fn n_at_once(folder: &Folder) -> usize {
+    match folder.local_path() {
+        Some(_) => std::thread::available_parallelism().map_or(1, |n| n.get().min(8)),
+        None => FILES_AT_ONCE,
     }
 }
 

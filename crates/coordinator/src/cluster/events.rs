@@ -30,6 +30,8 @@ pub enum Event {
     Logged(RunKey, Result<Logged, TaskError>),
     /// A run directory was committed; with its summary, as JSON.
     Published(RunKey, Result<String, TaskError>),
+    /// Whether this coordinator leads a run still.
+    Confirmed(RunKey, Result<bool, TaskError>),
     /// Time has passed.
     Tick,
 }
@@ -83,6 +85,8 @@ pub enum Action {
     Log(RunKey, Box<Record>),
     /// Write the results, commit, and answer [`Event::Published`].
     Publish(RunKey, Box<Outcome>),
+    /// See whether a later coordinator has taken a run over, and answer [`Event::Confirmed`].
+    Confirm(RunKey),
     /// A job has ended: remember how, and let go of its run directory.
     End(JobStatus),
     /// Another coordinator leads this job; let go of its run directory and remember nothing.

@@ -31,6 +31,8 @@ pub(super) enum Phase {
     Running(Box<Running>),
     /// Its results are being written.
     Publishing(RunKey),
+    /// Something keeps it from going on: whether that is a failure is for the coordinator that leads it to say.
+    Failing(RunKey, TaskError),
     Ended {
         state: JobState,
         error: Option<TaskError>,
@@ -42,7 +44,7 @@ impl Phase {
     pub(super) fn state(&self) -> JobState {
         match self {
             Self::Queued => JobState::Queued,
-            Self::Opening | Self::Running(_) => JobState::Running,
+            Self::Opening | Self::Running(_) | Self::Failing(..) => JobState::Running,
             Self::Publishing(_) => JobState::Publishing,
             Self::Ended { state, .. } => *state,
         }
@@ -59,6 +61,8 @@ pub(super) struct Running {
     pub(super) set_aside: BTreeSet<WorkerId>,
     /// Since when there has been no worker.
     waiting_since: Option<Duration>,
+    /// When it was last asked who leads it.
+    confirmed: Duration,
 }
 
 impl Running {
@@ -76,10 +80,11 @@ impl Running {
             open_run,
             set_aside: BTreeSet::new(),
             waiting_since: Some(now),
+            confirmed: now,
         })
     }
 
-    /// How long there has been no worker; those who watch are told when that begins and ends.
+    /// How long there has been no worker; those who watch are told when that begins and ends, and meanwhile it is asked who leads the run.
     pub(super) fn has_waited(
         &mut self,
         now: Duration,
@@ -96,6 +101,11 @@ impl Running {
                 tracing::warn!(run, "no worker is left; the run waits for one");
             }
             actions.push(Action::Changed(run.to_owned()));
+        }
+        // Whoever has no work to write down would never find out that another has taken it over, and its workers with it.
+        if self.waiting_since.is_some() && now.saturating_sub(self.confirmed) > super::LEASE {
+            self.confirmed = now;
+            actions.push(Action::Confirm(self.open_run.key.clone()));
         }
         self.waiting_since
             .map_or(Duration::ZERO, |since| now.saturating_sub(since))
@@ -141,7 +151,7 @@ impl JobEntry {
                 summary: found,
                 ..
             } => (error, summary) = (why.clone(), found.clone()),
-            Phase::Queued | Phase::Opening | Phase::Publishing(_) => {}
+            Phase::Queued | Phase::Opening | Phase::Publishing(_) | Phase::Failing(..) => {}
         }
         JobStatus {
             run: run.to_owned(),

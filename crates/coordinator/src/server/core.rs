@@ -299,6 +299,10 @@ impl Core {
                     let published = runs.publish(&key, &outcome);
                     Some(Event::Published(key, published))
                 }),
+                Action::Confirm(key) => self.storage_call(move |runs| {
+                    let leads = runs.leads(&key);
+                    Some(Event::Confirmed(key, leads))
+                }),
                 Action::End(status) => {
                     self.stages.forget(&status.run);
                     tracing::info!(run = status.run, state = ?status.state, "a run has ended");

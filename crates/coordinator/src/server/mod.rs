@@ -22,7 +22,7 @@ use tokio_stream::Stream;
 use tonic::transport::server::Connected;
 
 pub use self::core::StorageCalls;
-pub use self::runs::{Publication, Publisher, STEPS, Submission};
+pub use self::runs::{Injected, Publication, Publisher, STEPS, Submission};
 
 use self::attend::WorkServer;
 use self::core::Core;
@@ -49,8 +49,8 @@ pub struct ServerOptions {
     pub storage: StorageCalls,
     /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// One of [`STEPS`] at which this process dies; for tests.
-    pub die_at: Option<String>,
+    /// What befalls it at one of [`STEPS`]; for tests.
+    pub injected: Option<Injected>,
 }
 
 /// Why a coordinator has stopped.
@@ -84,7 +84,7 @@ impl Server {
             options.stores.clone(),
             options.state.clone(),
             options.publisher.clone(),
-            options.die_at.clone(),
+            options.injected.clone(),
         ));
         let remembered = match options.storage {
             StorageCalls::Inline => runs.remembered(),

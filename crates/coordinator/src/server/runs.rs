@@ -27,7 +27,7 @@ use clientele_protocol::jobs::{FitJob, JobState, JobStatus};
 use clientele_protocol::{Record, RunKey, TaskError};
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::{Logged, Opened};
+use crate::cluster::{Logged, Opened, superseded};
 use crate::machine::Outcome;
 
 /// What is written beside the assignments, and what clients are told: a pure function of its arguments.
@@ -53,8 +53,17 @@ pub struct Publication {
     pub summary: String,
 }
 
-/// The steps of a coordinator's cycle at which it can be made to die, for tests: `stage-done` and `stage-logged` are followed by the
-/// number of the stage, as in `stage-logged:7`.
+/// What befalls a coordinator at a step of its cycle; for tests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Injected {
+    /// It dies, as at a power cut.
+    Death(String),
+    /// It stands still, as on a machine that is put to sleep.
+    Stop(String),
+}
+
+/// The steps of a coordinator's cycle, for tests: `stage-done` and `stage-logged` are followed by the number of the stage, as in
+/// `stage-logged:7`.
 pub const STEPS: [&str; 12] = [
     "submitted",
     "made",
@@ -75,8 +84,7 @@ pub struct Runs {
     stores: Stores,
     state: Folder,
     publisher: Arc<dyn Publisher>,
-    /// The step at which this process dies.
-    die_at: Option<String>,
+    injected: Option<Injected>,
     /// Run directories being written.
     open: Mutex<BTreeMap<String, Arc<OpenRun>>>,
 }
@@ -124,21 +132,28 @@ impl Runs {
         stores: Stores,
         state: Folder,
         publisher: Arc<dyn Publisher>,
-        die_at: Option<String>,
+        injected: Option<Injected>,
     ) -> Self {
         Self {
             stores,
             state,
             publisher,
-            die_at,
+            injected,
             open: Mutex::default(),
         }
     }
 
-    /// Dies here, if it is to: as at a power cut, without a word to anybody.
+    /// What is to happen here happens, without a word to anybody.
     fn at(&self, step: &str) {
-        if self.die_at.as_deref() == Some(step) {
-            std::process::abort();
+        match &self.injected {
+            Some(Injected::Death(at)) if at == step => std::process::abort(),
+            Some(Injected::Stop(at)) if at == step => {
+                let (this, stop) = (rustix::process::getpid(), rustix::process::Signal::STOP);
+                if let Err(error) = rustix::process::kill_process(this, stop) {
+                    tracing::error!(step, %error, "this coordinator cannot stand still");
+                }
+            }
+            _ => {}
         }
     }
 
@@ -230,7 +245,6 @@ impl Runs {
         self.at("claimed");
         // While this one slept on its way here, another may have led the run to its end. From now on none can: this one leads.
         if let Some(summary) = self.committed(run, &folder)? {
-            work.remove_all()?;
             return Ok(Opened::Committed { summary });
         }
         let records = read_log(&work)?;
@@ -253,10 +267,14 @@ impl Runs {
 
     /// The summary of a run that is committed already.
     fn committed(&self, run: &str, folder: &Folder) -> Result<Option<String>, TaskError> {
-        match folder.size(COMMITTED)? {
-            Some(_) => self.summary(run),
-            None => Ok(None),
+        let summary = match folder.size(COMMITTED)? {
+            Some(_) => self.summary(run)?,
+            None => None,
+        };
+        if summary.is_some() {
+            RunDir::tidy(folder);
         }
+        Ok(summary)
     }
 
     fn pin(&self, work: &Folder, job: &FitJob) -> Result<(Arc<Manifest>, blake3::Hash), TaskError> {
@@ -293,11 +311,11 @@ impl Runs {
     /// # Errors
     /// When the run directory cannot be written to.
     pub fn log(&self, key: &RunKey, record: &Record) -> Result<Logged, TaskError> {
-        self.at(&format!("stage-done:{}", record.seq.0));
         let run = self.opened(&key.run)?;
         if !run.leads()? {
             return Ok(Logged::Superseded);
         }
+        self.at(&format!("stage-done:{}", record.seq.0));
         let name = format!("log/{:06}", record.seq.0);
         let bytes = clientele_proto::encode_record(record);
         if run.work.create_if_absent(&name, &bytes)? == Created::New {
@@ -316,13 +334,7 @@ impl Runs {
     pub fn publish(&self, key: &RunKey, outcome: &Outcome) -> Result<String, TaskError> {
         let run = self.opened(&key.run)?;
         if !run.leads()? {
-            tracing::warn!(run = key.run, "another coordinator leads this run now");
-            return Err(TaskError {
-                kind: ErrorKind::Conflict,
-                message: format!("another coordinator leads run `{}` now", key.run),
-                causes: Vec::new(),
-                hint: Some("ask that one".into()),
-            });
+            return Err(superseded(&key.run));
         }
         self.at("publishing");
         let started = Instant::now();
@@ -352,6 +364,14 @@ impl Runs {
     fn summary(&self, run: &str) -> Result<Option<String>, TaskError> {
         let bytes = self.state.read(&format!("summaries/{run}.json"))?;
         Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    /// Whether this coordinator leads a run, or another has taken it over or brought it to its end.
+    ///
+    /// # Errors
+    /// When the run directory cannot be read.
+    pub fn leads(&self, key: &RunKey) -> Result<bool, TaskError> {
+        self.opened(&key.run)?.leads()
     }
 
     /// Remembers how a job ended and lets go of its run directory.
