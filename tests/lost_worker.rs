@@ -3,23 +3,15 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, mpsc};
-use std::time::Instant;
 
-use clientele_coordinator::FitError;
-use clientele_coordinator::drive::drive;
-use clientele_coordinator::machine::{Machine, Outcome, Place};
-use clientele_coordinator::model::Model;
-use clientele_data::Folder;
-use clientele_data::manifest::{Columns, Manifest, NullPolicy, TableSpec};
+use clientele_coordinator::machine::Outcome;
 use clientele_data::transform::TransformKind;
-use clientele_protocol::{
-    ChannelClosed, FitSpec, Job, RunKey, Stage, Task, WorkerChannel, WorkerEvent, WorkerId,
-};
-use clientele_worker::{BackendChoice, EngineOptions, InProcess, Resources, Worker, WorkerOptions};
+use clientele_protocol::{ChannelClosed, FitSpec, Stage, Task, WorkerChannel};
+use clientele_worker::{BackendChoice, InProcess};
+use common::in_process::{Fit, fit_by};
 use tempfile::TempDir;
 
 /// Dies when it is handed its `n`th task, without a word of answer.
@@ -71,63 +63,6 @@ fn spec() -> FitSpec {
     }
 }
 
-/// A fit by workers on these `backends`, with so much memory each, which `channel` makes of what they are started as.
-fn fit_by(
-    backends: &[BackendChoice],
-    memory_bytes: u64,
-    (dir, table, name): (&Path, &Path, &str),
-    channel: impl Fn(usize, InProcess) -> Box<dyn WorkerChannel>,
-) -> Result<Outcome, FitError> {
-    let table = TableSpec {
-        inputs: vec![table.display().to_string()],
-        id: Some("customer_id".into()),
-        columns: Columns::AllNumeric,
-        nulls: NullPolicy::Fail,
-        value: None,
-    };
-    let manifest = Arc::new(Manifest::plan(&table).unwrap());
-    let key = RunKey {
-        run: name.into(),
-        epoch: 0,
-    };
-    let started = Instant::now();
-    let machine = Machine::new(
-        key.clone(),
-        spec(),
-        manifest.clone(),
-        Place::InProcess {
-            n_workers: backends.len(),
-        },
-        started.elapsed(),
-    )
-    .unwrap();
-    let work_dir = dir.join(name);
-    std::fs::create_dir(&work_dir).unwrap();
-    let job = Job {
-        key,
-        manifest,
-        assignments_dir: Folder::local(work_dir.join("assignments")),
-        work_dir: Folder::local(&work_dir),
-        spill_dir: work_dir,
-    };
-    let (sender, events) = mpsc::channel::<(WorkerId, WorkerEvent)>();
-    let mut workers: BTreeMap<WorkerId, Box<dyn WorkerChannel>> = BTreeMap::new();
-    for (nth, (backend, id)) in backends.iter().zip(0..).enumerate() {
-        let options = WorkerOptions {
-            engine: EngineOptions {
-                backend: *backend,
-                ..EngineOptions::default()
-            },
-            n_threads: 1,
-            memory_bytes,
-        };
-        let worker = Worker::new(job.clone(), Resources::open(&options).unwrap());
-        let inner = InProcess::start(worker, WorkerId(id), sender.clone());
-        workers.insert(WorkerId(id), channel(nth, inner));
-    }
-    drive(machine, &workers, &events, started, &mut |_| ())
-}
-
 /// A fit over workers of which each dies at its task of the given number, and how many have.
 fn fit(dir: &Path, table: &Path, name: &str, lives: &[u32]) -> (Outcome, u32) {
     let deaths = Arc::new(AtomicU32::new(0));
@@ -139,13 +74,21 @@ fn fit(dir: &Path, table: &Path, name: &str, lives: &[u32]) -> (Outcome, u32) {
         })
     };
     let cpus = vec![BackendChoice::Cpu; lives.len()];
-    let outcome = fit_by(&cpus, 1 << 30, (dir, table, name), mortal).unwrap();
+    let outcome = fit_by(&cpus, 1 << 30, fit_of(dir, table, name), mortal).unwrap();
     (outcome, deaths.load(Ordering::Relaxed))
 }
 
 fn hashes(outcome: &Outcome) -> (String, String) {
-    let model = Model::new(&spec(), outcome).unwrap();
-    (model.model_hash, model.assignments_hash)
+    common::in_process::hashes(&spec(), outcome)
+}
+
+fn fit_of<'a>(dir: &'a Path, table: &'a Path, name: &'a str) -> Fit<'a> {
+    Fit {
+        spec: spec(),
+        dir,
+        table,
+        name,
+    }
 }
 
 #[test]
@@ -186,7 +129,7 @@ fn where_memory_allows_nothing_is_read_twice() {
             Box::new(Thief { inner, input })
         };
         let cpu = [BackendChoice::Cpu];
-        let outcome = fit_by(&cpu, memory_bytes, (dir.path(), &input, name), thief);
+        let outcome = fit_by(&cpu, memory_bytes, fit_of(dir.path(), &input, name), thief);
         assert!(!input.exists(), "the fault has not fired");
         outcome
     };
@@ -207,7 +150,7 @@ fn a_gpu_beside_cpus_gives_the_same_bytes() {
     // In one process nobody else is given what a worker is late with, as a software device is.
     let workers = [BackendChoice::Gpu, BackendChoice::Cpu, BackendChoice::Cpu];
     let as_they_are = |_, inner| -> Box<dyn WorkerChannel> { Box::new(inner) };
-    let place = (dir.path(), table.as_path(), "mixed");
+    let place = fit_of(dir.path(), &table, "mixed");
     let mixed = fit_by(&workers, 1 << 30, place, as_they_are).unwrap();
     assert_eq!(hashes(&whole), hashes(&mixed));
     let has_computed = |kind: &str| mixed.backends.keys().any(|name| name.starts_with(kind));

@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::slice::from_ref;
 
 use clientele_kernels::{block, centroids};
-use clientele_kmeans::cpu::{BlockMemory, CpuBackend, Kernel, Travel};
+use clientele_kmeans::cpu::{BlockMemory, CpuBackend, Kernel, Ordered, Travel};
 use clientele_kmeans::lloyd::{inertia, update};
 use clientele_kmeans::seeding::{SeedRound, race_block};
 use clientele_kmeans::{Backend, Block, Centroids, Partial, Totals};
@@ -106,7 +106,8 @@ fn remember(criterion: &mut Criterion) {
             fit.travel.advance(&here, true);
             time(&fit, "bounds");
             fit.step(EARLY_PASSES, true);
-            fit.memory.reorder(&mut fit.block, &fit.travel);
+            fit.memory
+                .reorder(&mut fit.block, &fit.travel, Ordered::TilesRead);
             fit.step(2, true);
             time(&fit, "settled");
         }

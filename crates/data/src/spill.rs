@@ -3,16 +3,17 @@
 use std::borrow::Cow;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use bytemuck::{Pod, cast_slice, cast_slice_mut};
-use clientele_kmeans::{Block, Frame, LANES, TileRoom, Tiles};
+use clientele_kmeans::{Block, CutRows, Fragment, Frame, LANES, Outline, TileRoom, Tiles};
 
 use crate::DataError;
 use crate::ingest::GridBlock;
 use crate::manifest::BlockId;
-use crate::positioned::read_exact_at;
+use crate::positioned::{read_exact_at, write_all_at};
 use crate::vectors::{self, Vectorised};
 
 /// Grid values take 23 bits; those that are not cut in two are stored as 24: for each [`LANES`] of them the low 16 bits, then the high 8.
@@ -22,13 +23,19 @@ const CHUNK_LANES: usize = 4_096;
 /// Adding 1.5 x 2^23 to a grid value puts it, plus 2^22, into the low 23 bits of the float.
 const LIFT: f32 = 12_582_912.0;
 const LIFTED_HIGH_BITS: u32 = 0x4b00_0000;
+/// Tiles that are summed up together are at least this long; disks read no less at a time.
+const UNIT_BYTES: usize = 4 << 10;
+/// What it costs to read bytes elsewhere, in bytes that are read meanwhile.
+const SEEK_BYTES: usize = 8 << 10;
+/// Where more than this share of a block would be read in pieces, all of it is read in one.
+const MOST_IN_PIECES: f64 = 0.5;
 
 /// Where a block lies in the file of a store, and its shape.
 #[derive(Debug)]
 pub(crate) struct Spilled {
     pub(crate) file: Arc<File>,
-    pub(crate) offset: u64,
-    pub(crate) shape: Shape,
+    offset: u64,
+    shape: Shape,
 }
 
 /// What the bytes of a block are.
@@ -39,9 +46,19 @@ pub(crate) struct Shape {
     n_rows: usize,
     n_features: usize,
     /// Of rows that are kept as they lie, since they are cut in two; others are packed.
-    frame: Option<Frame>,
+    cut: Option<CutShape>,
     has_values: bool,
     has_source_rows: bool,
+}
+
+/// What the bytes of rows are that are kept as they lie, and how to tell of some of them that they are those that were written.
+#[derive(Debug)]
+struct CutShape {
+    frame: Frame,
+    unit_tiles: usize,
+    /// Of each so many tiles, in order.
+    unit_sums: Vec<u64>,
+    norms_sum: u64,
 }
 
 /// What a block is read into.
@@ -54,11 +71,13 @@ pub(crate) struct Room {
 /// The bytes of a block in pieces, one after the other, and their shape. They are this machine's: nobody else reads them.
 pub(crate) fn encode(block: &GridBlock) -> (Vec<Cow<'_, [u8]>>, Shape) {
     let grid = &block.block;
-    let (rows, frame): (Vec<Cow<'_, [u8]>>, _) = match grid.cut_rows() {
+    let mut given = None;
+    let (rows, cut): (Vec<Cow<'_, [u8]>>, _) = match grid.cut_rows() {
         Some(cut) => {
             let [norms, short_norms] = cut.norms.map(cast_slice);
             let pieces = [cast_slice(cut.lines), norms, short_norms];
-            (pieces.map(Cow::Borrowed).into(), Some(cut.frame))
+            given = Some(cut.given);
+            (pieces.map(Cow::Borrowed).into(), Some(CutShape::of(cut)))
         }
         None => (vec![Cow::Owned(packed(grid))], None),
     };
@@ -69,6 +88,7 @@ pub(crate) fn encode(block: &GridBlock) -> (Vec<Cow<'_, [u8]>>, Shape) {
     ];
     let mut pieces = rows;
     pieces.extend(others.map(Cow::Borrowed));
+    pieces.push(Cow::Borrowed(cast_slice(given.unwrap_or_default())));
     let mut checksum = Checksum::default();
     for piece in &pieces {
         vectors::run(Sum {
@@ -76,12 +96,16 @@ pub(crate) fn encode(block: &GridBlock) -> (Vec<Cow<'_, [u8]>>, Shape) {
             checksum: &mut checksum,
         });
     }
+    // Rows that change places later need no more of the disk than now.
+    if given.is_some_and(<[u16]>::is_empty) {
+        pieces.push(Cow::Owned(vec![0; grid.n_rows() * size_of::<u16>()]));
+    }
     let shape = Shape {
         n_bytes: pieces.iter().map(|piece| piece.len() as u64).sum(),
         checksum,
         n_rows: grid.n_rows(),
         n_features: grid.n_features(),
-        frame,
+        cut,
         has_values: block.values.is_some(),
         has_source_rows: block.source_rows.is_some(),
     };
@@ -179,15 +203,14 @@ impl Spilled {
             mut tiles,
             mut keys,
         } = room;
-        let n_columns = match &shape.frame {
+        let frame = shape.cut.as_ref().map(|cut| &cut.frame);
+        let n_columns = match frame {
             Some(frame) => frame.n_columns(),
             None => shape.n_rows.div_ceil(LANES) * shape.n_features,
         };
-        if tiles.len() != n_columns * LANES {
-            tiles = Tiles::zeroed(n_columns);
-        }
-        let mut norms = vec![0f32; shape.frame.as_ref().map_or(0, Frame::n_norms)];
-        match &shape.frame {
+        tiles.refit(n_columns);
+        let mut norms = vec![0f32; frame.map_or(0, Frame::n_norms)];
+        match frame {
             Some(_) => reader.words(&mut tiles),
             None => reader.packed(&mut tiles),
         }
@@ -201,12 +224,14 @@ impl Spilled {
         reader.words(&mut keys).map_err(unreadable)?;
         let values = reader.numbers(shape.has_values).map_err(unreadable)?;
         let source_rows = reader.numbers(shape.has_source_rows).map_err(unreadable)?;
+        let mut given = vec![0u16; frame.map_or(0, Frame::n_given)];
+        reader.words(&mut given).map_err(unreadable)?;
         let damaged = DataError::SpillDamaged { block: id };
         if reader.checksum != shape.checksum {
             return Err(damaged);
         }
-        let block = match &shape.frame {
-            Some(frame) => frame.block(tiles, norms, keys),
+        let block = match frame {
+            Some(frame) => frame.block(tiles, norms, given, keys),
             None => Block::from_tiles(u64::from(id.0), shape.n_features, tiles, keys)
                 .map_err(|_| damaged)?,
         };
@@ -218,17 +243,169 @@ impl Spilled {
     }
 }
 
+impl CutShape {
+    fn of(cut: CutRows<'_>) -> Self {
+        let frame = cut.frame;
+        let n_tiles = frame.n_tiles();
+        let tile_bytes = size_of_val(cut.lines) / n_tiles.max(1);
+        let unit_tiles = UNIT_BYTES.div_ceil(tile_bytes.max(1)).next_power_of_two();
+        let [norms, short_norms] = cut.norms.map(cast_slice);
+        let mut this = Self {
+            frame,
+            unit_tiles,
+            unit_sums: Vec::new(),
+            norms_sum: sum_of([norms, short_norms]),
+        };
+        let units = 0..n_tiles.div_ceil(unit_tiles);
+        this.unit_sums = units
+            .map(|unit| this.sum_of_unit(unit, cut.lines))
+            .collect();
+        this
+    }
+
+    fn tiles_of(&self, units: Range<usize>) -> Range<usize> {
+        units.start * self.unit_tiles..(units.end * self.unit_tiles).min(self.frame.n_tiles())
+    }
+
+    fn sum_of_unit(&self, unit: usize, lines: &[f32]) -> u64 {
+        let places = self.frame.words_of(self.tiles_of(unit..unit + 1));
+        sum_of(places.map(|words| cast_slice(&lines[words])))
+    }
+
+    /// Runs of units that have all of `tiles`, as it is quickest to read them; `None` if that is all at once.
+    fn runs_with(&self, tiles: &[usize]) -> Option<Vec<Range<usize>>> {
+        let unit_bytes =
+            size_of::<f32>() * self.frame.n_columns() * LANES / self.unit_sums.len().max(1);
+        let mut runs: Vec<Range<usize>> = Vec::new();
+        for &tile_idx in tiles {
+            let unit = tile_idx / self.unit_tiles;
+            match runs.last_mut() {
+                // Both halves are found anew after a gap.
+                Some(run) if unit.saturating_sub(run.end) * unit_bytes <= 2 * SEEK_BYTES => {
+                    run.end = run.end.max(unit + 1);
+                }
+                _ => runs.push(unit..unit + 1),
+            }
+        }
+        let bytes_read: usize = runs
+            .iter()
+            .map(|run| run.len() * unit_bytes + 2 * SEEK_BYTES)
+            .sum();
+        let most_bytes = MOST_IN_PIECES * (self.unit_sums.len() * unit_bytes) as f64;
+        (bytes_read as f64 <= most_bytes).then_some(runs)
+    }
+}
+
+impl Spilled {
+    /// Writes a block at `offset` of `file`, `pieces` and `shape` as [`encode`] gives them.
+    pub(crate) fn write(
+        file: Arc<File>,
+        offset: u64,
+        (pieces, shape): (Vec<Cow<'_, [u8]>>, Shape),
+    ) -> io::Result<Self> {
+        let mut end = offset;
+        for piece in pieces {
+            write_all_at(&file, &piece, end)?;
+            end += piece.len() as u64;
+        }
+        Ok(Self {
+            file,
+            offset,
+            shape,
+        })
+    }
+
+    /// The same block, whose rows have changed places, where it was.
+    pub(crate) fn rewrite(&self, block: &GridBlock) -> io::Result<Self> {
+        let encoded = encode(block);
+        assert_eq!(encoded.1.n_bytes, self.shape.n_bytes, "as long as it was");
+        Self::write(self.file.clone(), self.offset, encoded)
+    }
+
+    /// What a pass must know of the rows, if parts of them can be read.
+    pub(crate) fn outline(&self) -> Option<Outline> {
+        self.shape.cut.as_ref().map(|cut| cut.frame.outline())
+    }
+
+    /// Reads some tiles of the block, given in order, into `room`, unless it would be quicker to read all. How many were read with them, and what it
+    /// did not need of the room.
+    pub(crate) fn read_tiles(
+        &self,
+        id: BlockId,
+        tiles: &[usize],
+        room: Room,
+        spill_dir: &Path,
+    ) -> Result<(Option<Fragment>, usize, Room), DataError> {
+        let cut = self.shape.cut.as_ref();
+        let Some((cut, runs)) = cut.and_then(|cut| Some((cut, cut.runs_with(tiles)?))) else {
+            return Ok((None, 0, room));
+        };
+        let frame = &cut.frame;
+        let Room {
+            tiles: mut lines,
+            keys,
+        } = room;
+        lines.refit(frame.n_columns());
+        let mut norms = vec![0f32; frame.n_norms()];
+        let pieces = runs
+            .iter()
+            .flat_map(|run| frame.words_of(cut.tiles_of(run.clone())));
+        let pieces: Vec<Range<usize>> = pieces.collect();
+        let norms_at = self.offset + size_of_val(&*lines) as u64;
+        // All are asked for before the first is waited for.
+        advise(&self.file, norms_at, size_of_val(&*norms));
+        for words in &pieces {
+            self.advise_words(words);
+        }
+        let unreadable = |error| DataError::io("read spilled rows from", spill_dir, error);
+        read_exact_at(&self.file, cast_slice_mut(&mut norms), norms_at).map_err(unreadable)?;
+        for words in pieces {
+            let at = self.offset + (words.start * size_of::<f32>()) as u64;
+            let bytes = cast_slice_mut(&mut lines[words]);
+            read_exact_at(&self.file, bytes, at).map_err(unreadable)?;
+        }
+        let [tile_norms, short_norms] = {
+            let (of_tiles, short) = norms.split_at(frame.n_tiles());
+            [of_tiles, short].map(cast_slice)
+        };
+        let mut units = runs.iter().cloned().flatten();
+        let is_damaged = sum_of([tile_norms, short_norms]) != cut.norms_sum
+            || units.any(|unit| cut.sum_of_unit(unit, &lines) != cut.unit_sums[unit]);
+        if is_damaged {
+            return Err(DataError::SpillDamaged { block: id });
+        }
+        let fragment = frame.fragment(lines, norms, tiles.to_vec());
+        let tiles = Tiles::default();
+        let n_tiles_read = runs.iter().map(|run| cut.tiles_of(run.clone()).len()).sum();
+        Ok((Some(fragment), n_tiles_read, Room { tiles, keys }))
+    }
+
+    fn advise_words(&self, words: &Range<usize>) {
+        let at = self.offset + (words.start * size_of::<f32>()) as u64;
+        advise(&self.file, at, words.len() * size_of::<f32>());
+    }
+}
+
 /// Tells the system that a block will be read.
 pub(crate) fn will_need(spilled: &Spilled) {
+    advise(
+        &spilled.file,
+        spilled.offset,
+        spilled.shape.n_bytes as usize,
+    );
+}
+
+/// Tells the system that bytes will be read.
+fn advise(file: &File, offset: u64, n_bytes: usize) {
     #[cfg(target_os = "linux")]
     {
-        let n_bytes = std::num::NonZeroU64::new(spilled.shape.n_bytes);
+        let n_bytes = std::num::NonZeroU64::new(n_bytes as u64);
         // Advice that is not taken changes nothing.
         let advice = rustix::fs::Advice::WillNeed;
-        let _ = rustix::fs::fadvise(&*spilled.file, spilled.offset, n_bytes, advice);
+        let _ = rustix::fs::fadvise(file, offset, n_bytes, advice);
     }
     #[cfg(not(target_os = "linux"))]
-    let _ = spilled;
+    let _ = (file, offset, n_bytes);
 }
 
 /// Reads one spilled block from front to back.
@@ -313,28 +490,58 @@ impl Default for Checksum {
 }
 
 impl Checksum {
+    /// Two numbers of each lane, mixed like the words of a lane: other lanes are another number but for one case in 2^64.
+    fn folded(&self) -> u64 {
+        const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+        let (pairs, _) = self.0.as_chunks::<2>();
+        pairs.iter().fold(0, |sum, [low, high]| {
+            let pair = u64::from(*low) | u64::from(*high) << 32;
+            (sum ^ pair).wrapping_mul(ODD).rotate_left(29)
+        })
+    }
+
     /// Adds a part, in pieces that [`SUM_BYTES`] divides but for the last.
     #[inline(always)]
     fn update(&mut self, bytes: &[u8]) {
         let (chunks, rest) = bytes.as_chunks::<SUM_BYTES>();
-        // A loop and no closure, which would be compiled for the narrowest vectors.
+        // A loop and no closure, which would be compiled for the narrowest vectors, and lanes that nothing else can see meanwhile.
+        let mut lanes = self.0;
         for chunk in chunks {
-            self.add(chunk);
+            add(&mut lanes, chunk);
         }
         if !rest.is_empty() {
             let mut padded = [0; SUM_BYTES];
             padded[..rest.len()].copy_from_slice(rest);
-            self.add(&padded);
+            add(&mut lanes, &padded);
         }
+        self.0 = lanes;
     }
+}
 
-    #[inline(always)]
-    fn add(&mut self, chunk: &[u8; SUM_BYTES]) {
-        const ODD: u32 = 0x9e37_79b1;
-        let (words, _) = chunk.as_chunks::<4>();
-        for (state, word) in self.0.iter_mut().zip(words) {
-            let mixed = (*state ^ u32::from_le_bytes(*word)).wrapping_mul(ODD);
-            *state = mixed.rotate_left(15);
-        }
+/// In steps that vectorise, each for all lanes.
+#[inline(always)]
+fn add(lanes: &mut [u32; SUM_LANES], chunk: &[u8; SUM_BYTES]) {
+    const ODD: u32 = 0x9e37_79b1;
+    let mut words = [0; SUM_LANES];
+    for (word, bytes) in words.iter_mut().zip(chunk.as_chunks::<4>().0) {
+        *word = u32::from_le_bytes(*bytes);
     }
+    for lane in 0..SUM_LANES {
+        words[lane] = (words[lane] ^ lanes[lane]).wrapping_mul(ODD);
+    }
+    for lane in 0..SUM_LANES {
+        lanes[lane] = words[lane].rotate_left(15);
+    }
+}
+
+/// A [`Checksum`] of bytes in two places, in one number.
+fn sum_of(places: [&[u8]; 2]) -> u64 {
+    let mut checksum = Checksum::default();
+    for bytes in places {
+        vectors::run(Sum {
+            bytes,
+            checksum: &mut checksum,
+        });
+    }
+    checksum.folded()
 }

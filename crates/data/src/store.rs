@@ -6,11 +6,12 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use clientele_kmeans::{Fragment, Outline};
+
 use crate::DataError;
 use crate::budget::Budget;
 use crate::ingest::GridBlock;
 use crate::manifest::BlockId;
-use crate::positioned::write_all_at;
 use crate::spill::{Room, Spilled, encode, will_need};
 
 /// Keeps blocks for as long as a run lasts; may be shared by many threads.
@@ -22,10 +23,27 @@ pub struct BlockStore {
     budget: Arc<Budget>,
     spill_dir: PathBuf,
     state: Mutex<State>,
-    /// A block has come back from [`BlockStore::modify`].
+    /// A block has come back from [`BlockStore::reorder`].
     returned: Condvar,
-    /// As many as blocks that were looked at at one time.
-    rooms: Arc<Mutex<Vec<Room>>>,
+    rooms: Rooms,
+}
+
+/// What blocks were read into serves the next ones: fresh memory costs more than reading. As many as were looked at at one time.
+#[derive(Debug, Clone, Default)]
+struct Rooms(Arc<Mutex<Vec<Room>>>);
+
+impl Rooms {
+    fn take(&self) -> Room {
+        self.lock().pop().unwrap_or_default()
+    }
+
+    fn give_back(&self, room: Room) {
+        self.lock().push(room);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Room>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -41,8 +59,17 @@ struct State {
 enum Slot {
     Resident(Arc<GridBlock>),
     Spilled(Arc<Spilled>),
-    /// In the hands of [`BlockStore::modify`].
+    /// In the hands of [`BlockStore::reorder`].
     Away,
+}
+
+impl Slot {
+    fn resident_bytes(&self) -> usize {
+        match self {
+            Self::Resident(block) => block.size_bytes(),
+            Self::Spilled(_) | Self::Away => 0,
+        }
+    }
 }
 
 /// A block of a store, for as long as it is looked at.
@@ -55,7 +82,7 @@ enum Holding {
     Read {
         /// There until dropped.
         block: Option<GridBlock>,
-        rooms: Arc<Mutex<Vec<Room>>>,
+        rooms: Rooms,
     },
 }
 
@@ -71,14 +98,48 @@ impl Deref for Held {
 }
 
 impl Drop for Held {
-    /// What a block was read into serves the next one: fresh memory costs more than decoding.
     fn drop(&mut self) {
         if let Holding::Read { block, rooms } = &mut self.0
             && let Some(block) = block.take()
         {
             let (tiles, keys) = block.block.into_parts();
-            let mut rooms = rooms.lock().unwrap_or_else(PoisonError::into_inner);
-            rooms.push(Room { tiles, keys });
+            rooms.give_back(Room { tiles, keys });
+        }
+    }
+}
+
+/// Some tiles of a block of a store, for as long as they are looked at.
+#[derive(Debug)]
+pub struct HeldTiles {
+    /// There until dropped.
+    fragment: Option<Fragment>,
+    n_tiles_read: usize,
+    /// The rest of the room that it was read into.
+    room: Room,
+    rooms: Rooms,
+}
+
+impl HeldTiles {
+    /// Tiles that were read, those between the ones asked for among them.
+    pub fn n_tiles_read(&self) -> usize {
+        self.n_tiles_read
+    }
+}
+
+impl Deref for HeldTiles {
+    type Target = Fragment;
+
+    fn deref(&self) -> &Fragment {
+        self.fragment.as_ref().expect("there until dropped")
+    }
+}
+
+impl Drop for HeldTiles {
+    fn drop(&mut self) {
+        if let Some(fragment) = self.fragment.take() {
+            let keys = std::mem::take(&mut self.room.keys);
+            let tiles = fragment.into_lines();
+            self.rooms.give_back(Room { tiles, keys });
         }
     }
 }
@@ -92,7 +153,7 @@ impl BlockStore {
             spill_dir: spill_dir.into(),
             state,
             returned: Condvar::new(),
-            rooms: Arc::default(),
+            rooms: Rooms::default(),
         }
     }
 
@@ -111,21 +172,16 @@ impl BlockStore {
                 return Ok(());
             }
         }
-        let (pieces, shape) = encode(&block);
-        let (file, offset) = self.reserve(shape.n_bytes())?;
-        let mut end = offset;
-        for piece in pieces {
-            write_all_at(&file, &piece, end)
-                .map_err(|error| DataError::io("spill rows to", &self.spill_dir, error))?;
-            end += piece.len() as u64;
-        }
-        let spilled = Slot::Spilled(Arc::new(Spilled {
-            file,
-            offset,
-            shape,
-        }));
-        self.lock().slots.insert(id, spilled);
+        let encoded = encode(&block);
+        let (file, offset) = self.reserve(encoded.1.n_bytes())?;
+        let spilled = Spilled::write(file, offset, encoded).map_err(|e| self.unwritable(e))?;
+        let slot = Slot::Spilled(Arc::new(spilled));
+        self.lock().slots.insert(id, slot);
         Ok(())
+    }
+
+    fn unwritable(&self, error: std::io::Error) -> DataError {
+        DataError::io("spill rows to", &self.spill_dir, error)
     }
 
     /// A block, from memory or disk; a spilled one is read anew each time.
@@ -143,9 +199,7 @@ impl BlockStore {
             Some(Slot::Resident(block)) => Ok(Held(Holding::Resident(block))),
             Some(Slot::Spilled(spilled)) => {
                 let rooms = self.rooms.clone();
-                let room = rooms.lock().unwrap_or_else(PoisonError::into_inner).pop();
-                let block = spilled.read(id, room.unwrap_or_default(), &self.spill_dir)?;
-                let block = Some(block);
+                let block = Some(spilled.read(id, rooms.take(), &self.spill_dir)?);
                 Ok(Held(Holding::Read { block, rooms }))
             }
             Some(Slot::Away) | None => Err(DataError::Unknown {
@@ -155,42 +209,113 @@ impl BlockStore {
         }
     }
 
-    /// Changes a block in place, its size excepted, if it is in memory and nobody looks at it; whoever wants to meanwhile waits.
-    pub fn modify(&self, id: BlockId, change: impl FnOnce(&mut GridBlock)) {
-        let mut state = self.lock();
-        let Some(slot @ Slot::Resident(_)) = state.slots.get_mut(&id) else {
-            return;
+    /// What a pass must know of a block of which it could read tiles alone: one on disk, whose rows are cut in two.
+    pub fn outline(&self, id: BlockId) -> Option<Outline> {
+        self.spilled(id)?.outline()
+    }
+
+    /// The `tiles` of such a block, given in order, if it is not quicker to read all of it.
+    ///
+    /// # Errors
+    /// As [`BlockStore::get`].
+    pub fn get_tiles(&self, id: BlockId, tiles: &[usize]) -> Result<Option<HeldTiles>, DataError> {
+        let Some(spilled) = self.spilled(id) else {
+            return Ok(None);
         };
-        let Slot::Resident(block) = std::mem::replace(slot, Slot::Away) else {
-            return;
+        let rooms = self.rooms.clone();
+        let read = spilled.read_tiles(id, tiles, rooms.take(), &self.spill_dir)?;
+        let (fragment, n_tiles_read, room) = read;
+        if fragment.is_none() {
+            rooms.give_back(room);
+            return Ok(None);
+        }
+        Ok(Some(HeldTiles {
+            fragment,
+            n_tiles_read,
+            room,
+            rooms,
+        }))
+    }
+
+    /// Whether a block is on disk.
+    pub fn is_spilled(&self, id: BlockId) -> bool {
+        self.spilled(id).is_some()
+    }
+
+    fn spilled(&self, id: BlockId) -> Option<Arc<Spilled>> {
+        match self.lock().slots.get(&id) {
+            Some(Slot::Spilled(spilled)) => Some(spilled.clone()),
+            Some(Slot::Resident(_) | Slot::Away) | None => None,
+        }
+    }
+
+    /// Puts the rows of a block into the order that `change` gives them, if nobody looks at it; whoever wants to meanwhile waits.
+    ///
+    /// # Errors
+    /// As [`BlockStore::get`] and [`BlockStore::insert`], of a block on disk.
+    pub fn reorder(
+        &self,
+        id: BlockId,
+        change: impl FnOnce(&mut GridBlock),
+    ) -> Result<(), DataError> {
+        let mut state = self.lock();
+        let taken = match state.slots.get_mut(&id) {
+            None | Some(Slot::Away) => return Ok(()),
+            Some(slot) => std::mem::replace(slot, Slot::Away),
         };
         drop(state);
         let mut guard = Return {
             store: self,
             id,
-            size_bytes: block.size_bytes(),
+            resident_bytes: taken.resident_bytes(),
             slot: None,
         };
-        let mut block = block;
-        if let Some(block) = Arc::get_mut(&mut block) {
-            change(block);
-        }
-        guard.slot = Some(Slot::Resident(block));
+        let (slot, result) = match taken {
+            Slot::Resident(mut block) => {
+                if let Some(block) = Arc::get_mut(&mut block) {
+                    change(block);
+                }
+                (Slot::Resident(block), Ok(()))
+            }
+            Slot::Spilled(mut spilled) => {
+                let result = match Arc::get_mut(&mut spilled) {
+                    Some(spilled) => self.reorder_spilled(id, spilled, change),
+                    None => Ok(()),
+                };
+                // If it was half written, its sum will say so.
+                (Slot::Spilled(spilled), result)
+            }
+            Slot::Away => (Slot::Away, Ok(())),
+        };
+        guard.slot = Some(slot);
+        result
+    }
+
+    fn reorder_spilled(
+        &self,
+        id: BlockId,
+        spilled: &mut Spilled,
+        change: impl FnOnce(&mut GridBlock),
+    ) -> Result<(), DataError> {
+        let mut block = spilled.read(id, self.rooms.take(), &self.spill_dir)?;
+        let order_id = block.block.order_id();
+        change(&mut block);
+        let written = match block.block.order_id() == order_id {
+            true => Ok(()),
+            false => spilled
+                .rewrite(&block)
+                .map(|rewritten| *spilled = rewritten),
+        };
+        let (tiles, keys) = block.block.into_parts();
+        self.rooms.give_back(Room { tiles, keys });
+        written.map_err(|error| self.unwritable(error))
     }
 
     /// Lets the system read spilled blocks that will be asked for soon while others are computed on. Those that are in memory cost
     /// nothing, and no answer depends on it.
     pub fn read_ahead(&self, ids: &[BlockId]) {
-        let spilled: Vec<Arc<Spilled>> = {
-            let state = self.lock();
-            let slots = ids.iter().filter_map(|id| state.slots.get(id));
-            let spilled = slots.filter_map(|slot| match slot {
-                Slot::Resident(_) | Slot::Away => None,
-                Slot::Spilled(spilled) => Some(spilled.clone()),
-            });
-            spilled.collect()
-        };
-        spilled.iter().for_each(|spilled| will_need(spilled));
+        let spilled = ids.iter().filter_map(|id| self.spilled(*id));
+        spilled.for_each(|spilled| will_need(&spilled));
     }
 
     /// Whether the block is here.
@@ -230,11 +355,11 @@ impl BlockStore {
     }
 }
 
-/// Ends a [`BlockStore::modify`]; without a slot, since the change panicked, the block is forgotten.
+/// Ends a [`BlockStore::reorder`]; without a slot, since the change panicked, the block is forgotten.
 struct Return<'a> {
     store: &'a BlockStore,
     id: BlockId,
-    size_bytes: usize,
+    resident_bytes: usize,
     slot: Option<Slot>,
 }
 
@@ -247,8 +372,8 @@ impl Drop for Return<'_> {
             }
             None => {
                 state.slots.remove(&self.id);
-                state.resident_bytes -= self.size_bytes;
-                self.store.budget.give_back(self.size_bytes);
+                state.resident_bytes -= self.resident_bytes;
+                self.store.budget.give_back(self.resident_bytes);
             }
         }
         drop(state);
@@ -259,10 +384,8 @@ impl Drop for Return<'_> {
 impl State {
     /// Forgets a block; the memory it took.
     fn remove(&mut self, id: BlockId) -> usize {
-        let size_bytes = match self.slots.remove(&id) {
-            Some(Slot::Resident(block)) => block.size_bytes(),
-            _ => 0,
-        };
+        let slot = self.slots.remove(&id);
+        let size_bytes = slot.map_or(0, |slot| slot.resident_bytes());
         self.resident_bytes -= size_bytes;
         size_bytes
     }
@@ -278,8 +401,9 @@ impl Drop for BlockStore {
 mod tests {
     use super::*;
     use crate::ErrorKind;
-    use crate::positioned::read_exact_at;
-    use clientele_kmeans::{Block, GRID_LIMIT};
+    use crate::positioned::{read_exact_at, write_all_at};
+    use bytemuck::cast_slice;
+    use clientele_kmeans::{Block, GRID_LIMIT, LANES};
 
     fn block(id: u32, n_rows: usize, has_rest: bool) -> GridBlock {
         let limit = GRID_LIMIT - 1;
@@ -393,12 +517,19 @@ mod tests {
     fn one_flipped_bit_on_disk_is_noticed() {
         let folder = tempfile::tempdir().unwrap();
         let given = block(4, 100, true);
-        for given in [given.clone(), whole(given)] {
+        let mut reordered = given.clone();
+        reordered.block.reorder(&(0..100).rev().collect::<Vec<_>>());
+        for given in [given.clone(), reordered, whole(given)] {
             let store = BlockStore::new(Budget::new(0), folder.path());
+            let has_reserve = given
+                .block
+                .cut_rows()
+                .is_some_and(|cut| cut.given.is_empty());
             store.insert(BlockId(4), given).unwrap();
             let file = store.lock().file.clone().unwrap();
-            // Every part of it, the norms of its tiles and the padding of the last among them.
-            for offset in 0..store.spilled_bytes() {
+            // Every part of it, the norms of its tiles and the padding of the last among them; what is kept free at the end is not read.
+            let n_reserved = if has_reserve { 100 * 2 } else { 0 };
+            for offset in 0..store.spilled_bytes() - n_reserved {
                 let mut byte = [0];
                 read_exact_at(&file, &mut byte, offset).unwrap();
                 write_all_at(&file, &[byte[0] ^ 4], offset).unwrap();
@@ -425,21 +556,22 @@ mod tests {
             grid.block.reorder(&order);
         };
         let looked_at = store.get(BlockId(1)).unwrap();
-        store.modify(BlockId(1), backwards);
+        store.reorder(BlockId(1), backwards).unwrap();
         assert_eq!(*looked_at, given);
         drop(looked_at);
         let bytes = store.resident_bytes();
         std::thread::scope(|scope| {
-            scope.spawn(|| store.modify(BlockId(1), backwards));
+            scope.spawn(|| store.reorder(BlockId(1), backwards).unwrap());
             for _ in 0..50 {
                 scope.spawn(|| assert_eq!(store.get(BlockId(1)).unwrap().block.n_rows(), 5_000));
             }
         });
         // Back again, unless somebody looked at it all the time.
-        store.modify(BlockId(1), |grid| match grid.block.order_id() {
+        let back = |grid: &mut GridBlock| match grid.block.order_id() {
             0 => {}
             _ => backwards(grid),
-        });
+        };
+        store.reorder(BlockId(1), back).unwrap();
         let back = store.get(BlockId(1)).unwrap();
         let ends = [0, 4_999].map(|row| back.block.value(row, 1));
         assert_eq!(ends, [0, 4_999].map(|row| given.block.value(row, 1)));
@@ -447,10 +579,179 @@ mod tests {
         drop(back);
         assert_eq!(store.resident_bytes(), bytes);
         let panics =
-            std::panic::AssertUnwindSafe(|| store.modify(BlockId(1), |_| panic!("on purpose")));
+            std::panic::AssertUnwindSafe(|| store.reorder(BlockId(1), |_| panic!("on purpose")));
         assert!(std::panic::catch_unwind(panics).is_err());
         assert!(store.get(BlockId(1)).is_err());
         assert_eq!(store.resident_bytes(), 0);
+    }
+
+    /// Tiles of a block that a pass might ask for: few, far apart, the first and the last among them.
+    fn some_tiles(grid: &GridBlock) -> Vec<usize> {
+        let n_tiles = grid.block.n_rows().div_ceil(LANES);
+        vec![0, 1, n_tiles / 2, n_tiles - 1]
+    }
+
+    fn wide_block(n_features: usize) -> GridBlock {
+        let n_rows = 50_001;
+        let value = |i: usize| (i * 7_919 % 65_537) as i32 - 30_000;
+        let values: Vec<i32> = (0..n_rows * n_features).map(value).collect();
+        let keys = (0..n_rows as u64).collect();
+        GridBlock {
+            block: Block::from_rows(1, n_features, &values, keys).unwrap(),
+            values: None,
+            source_rows: None,
+        }
+    }
+
+    #[test]
+    fn tiles_are_read_alone_where_that_is_quicker() {
+        let folder = tempfile::tempdir().unwrap();
+        for n_features in [9, 32, 70] {
+            let given = wide_block(n_features);
+            let Some(cut) = given.block.cut_rows() else {
+                return;
+            };
+            let store = BlockStore::new(Budget::new(0), folder.path());
+            store.insert(BlockId(1), given.clone()).unwrap();
+            assert_eq!(store.outline(BlockId(1)), Some(given.block.outline()));
+            let n_tiles = cut.frame.n_tiles();
+            let tiles = some_tiles(&given);
+            let some = store.get_tiles(BlockId(1), &tiles).unwrap().unwrap();
+            assert_eq!(some.tiles(), tiles);
+            let n_read = some.n_tiles_read();
+            assert!((tiles.len()..n_tiles / 10).contains(&n_read), "{n_read}");
+            let lines = some.lines();
+            for &tile_idx in &tiles {
+                for words in cut.frame.words_of(tile_idx..tile_idx + 1) {
+                    // Some of them are no numbers as floats.
+                    let bits = |lines: &[f32]| lines[words.clone()].to_vec();
+                    let [found, given] = [lines, cut.lines].map(bits);
+                    assert_eq!(
+                        cast_slice::<f32, u32>(&found),
+                        cast_slice::<f32, u32>(&given)
+                    );
+                }
+            }
+            drop(some);
+            let every_tenth: Vec<usize> = (0..n_tiles).step_by(10).collect();
+            assert!(store.get_tiles(BlockId(1), &every_tenth).unwrap().is_none());
+            assert_eq!(*store.get(BlockId(1)).unwrap(), given);
+            // Blocks in memory, and packed ones, have no tiles to be read.
+            let store = BlockStore::new(Budget::new(usize::MAX), folder.path());
+            store.insert(BlockId(1), given.clone()).unwrap();
+            assert_eq!(store.outline(BlockId(1)), None);
+            assert!(store.get_tiles(BlockId(1), &tiles).unwrap().is_none());
+            let store = BlockStore::new(Budget::new(0), folder.path());
+            store.insert(BlockId(1), whole(given.clone())).unwrap();
+            assert_eq!(store.outline(BlockId(1)), None);
+            assert!(store.get_tiles(BlockId(1), &tiles).unwrap().is_none());
+        }
+    }
+
+    #[test]
+    fn one_flipped_bit_of_a_tile_is_noticed_by_whoever_reads_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let given = wide_block(9);
+        let Some(cut) = given.block.cut_rows() else {
+            return;
+        };
+        let store = BlockStore::new(Budget::new(0), folder.path());
+        store.insert(BlockId(1), given.clone()).unwrap();
+        let file = store.lock().file.clone().unwrap();
+        let tiles = some_tiles(&given);
+        let read_with_flip = |offset: u64| {
+            let mut byte = [0];
+            read_exact_at(&file, &mut byte, offset).unwrap();
+            write_all_at(&file, &[byte[0] ^ 4], offset).unwrap();
+            let read = store.get_tiles(BlockId(1), &tiles).map(|_| ());
+            write_all_at(&file, &byte, offset).unwrap();
+            read
+        };
+        let norms = cut.lines.len()..cut.lines.len() + cut.frame.n_norms();
+        let of_tiles = tiles.iter().map(|&tile| cut.frame.words_of(tile..tile + 1));
+        let read = of_tiles.flatten().chain([norms]);
+        for words in read {
+            for word in [words.start, words.end - 1] {
+                let refused = read_with_flip(word as u64 * 4 + 1).unwrap_err();
+                assert!(
+                    matches!(refused, DataError::SpillDamaged { block: BlockId(1) }),
+                    "{refused}"
+                );
+            }
+        }
+        // What is not read is not noticed.
+        let far = cut
+            .frame
+            .words_of(cut.frame.n_tiles() / 4..cut.frame.n_tiles());
+        read_with_flip(far[0].start as u64 * 4).unwrap();
+    }
+
+    #[test]
+    fn rows_on_disk_change_places_where_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let given = wide_block(9);
+        let store = BlockStore::new(Budget::new(0), folder.path());
+        store.insert(BlockId(1), given.clone()).unwrap();
+        store.insert(BlockId(2), given.clone()).unwrap();
+        let n_bytes = store.spilled_bytes();
+        let mut order: Vec<u16> = (0..50_001).map(|row| row as u16).collect();
+        order.chunks_mut(4_096).for_each(<[u16]>::reverse);
+        let mut expected = given.clone();
+        expected.block.reorder(&order);
+        for turn in [1, 2] {
+            store
+                .reorder(BlockId(1), |grid| grid.block.reorder(&order))
+                .unwrap();
+            store.reorder(BlockId(2), |_| ()).unwrap();
+            let found = store.get(BlockId(1)).unwrap();
+            let [found_rows, expected_rows] = [&*found, &expected].map(|grid| {
+                let rows = (0..50_001).step_by(997);
+                rows.map(|row| grid.block.value(row, 3)).collect::<Vec<_>>()
+            });
+            match turn {
+                1 => assert_eq!((&*found, found_rows), (&expected, expected_rows)),
+                _ => assert_eq!(found.block.keys(), given.block.keys()),
+            }
+            let mut keys = found.block.keys().to_vec();
+            found.block.put_as_given(&mut keys);
+            assert_eq!(keys, given.block.keys());
+            let order_id = found.block.order_id();
+            drop(found);
+            // Found by the same name until they are put in order again.
+            assert_eq!(store.get(BlockId(1)).unwrap().block.order_id(), order_id);
+            assert_eq!(*store.get(BlockId(2)).unwrap(), given);
+            let outline = store.outline(BlockId(1));
+            let block = &store.get(BlockId(1)).unwrap().block;
+            assert!(outline.is_none_or(|outline| outline == block.outline()));
+        }
+        assert_eq!(store.spilled_bytes(), n_bytes);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn rows_that_cannot_be_written_in_order_are_an_error_and_never_wrong_rows() {
+        let folder = tempfile::tempdir().unwrap();
+        let given = wide_block(9);
+        if given.block.cut_rows().is_none() {
+            return;
+        }
+        let store = BlockStore::new(Budget::new(0), folder.path());
+        store.insert(BlockId(1), given.clone()).unwrap();
+        // The same file, through a handle that may only read it.
+        let own = store.lock().file.clone().unwrap();
+        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&*own));
+        let read_only = Arc::new(File::open(path).unwrap());
+        if let Some(Slot::Spilled(spilled)) = store.lock().slots.get_mut(&BlockId(1)) {
+            Arc::get_mut(spilled).unwrap().file = read_only;
+        }
+        let order: Vec<u16> = (0..50_001).map(|row| (row as u16) ^ 1).collect();
+        let mut order = order;
+        order[50_000] = 50_000;
+        let refused = store
+            .reorder(BlockId(1), |grid| grid.block.reorder(&order))
+            .unwrap_err();
+        assert!(refused.to_string().contains("spill rows to"), "{refused}");
+        assert_eq!(*store.get(BlockId(1)).unwrap(), given);
     }
 
     #[test]

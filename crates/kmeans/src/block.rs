@@ -56,6 +56,17 @@ pub(crate) struct RowOrder {
     given: Vec<u16>,
 }
 
+impl RowOrder {
+    /// One that this process has made before.
+    pub(crate) fn again(id: u64, given: Vec<u16>) -> Self {
+        Self { id, given }
+    }
+
+    pub(crate) fn given(&self) -> &[u16] {
+        &self.given
+    }
+}
+
 impl PartialEq for RowOrder {
     fn eq(&self, other: &Self) -> bool {
         self.given == other.given
@@ -201,6 +212,7 @@ impl Block {
     /// Of rows that have been cut.
     pub(crate) fn of_split(
         id: u64,
+        n_rows: usize,
         split: Split,
         tile_norms: Vec<f32>,
         keys: Vec<u64>,
@@ -209,7 +221,7 @@ impl Block {
         Self {
             id,
             serial: next_serial(),
-            n_rows: keys.len(),
+            n_rows,
             n_features: split.shape().n_features(),
             values: Values::Split(Box::new(split)),
             keys,

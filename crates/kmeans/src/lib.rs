@@ -43,7 +43,7 @@ mod totals;
 pub use backend::{Backend, BackendError, BlockLabels};
 pub use block::{Block, BlockError, TileRoom};
 pub use centroids::Centroids;
-pub use frame::{CutRows, Frame};
+pub use frame::{CutRows, Fragment, Frame, Outline};
 pub use partial::Partial;
 pub use tiles::Tiles;
 pub use to_grid::{PutOnGrid, strips};

@@ -14,7 +14,11 @@ const OWN_PAGES_BYTES: usize = 1 << 20;
 struct Column([f32; LANES]);
 
 /// A zeroed array of `f32`, a multiple of [`LANES`] long, that begins at a cache line.
-pub struct Tiles(Memory);
+pub struct Tiles {
+    /// For as many columns or more.
+    memory: Memory,
+    n_columns: usize,
+}
 
 enum Memory {
     Heap(Vec<Column>),
@@ -31,9 +35,19 @@ impl Tiles {
             // Small pages are slower, not wrong.
             #[cfg(target_os = "linux")]
             let _ = pages.advise(memmap2::Advice::HugePage);
-            return Self(Memory::Pages(pages));
+            let memory = Memory::Pages(pages);
+            return Self { memory, n_columns };
         }
-        Self(Memory::Heap(vec![Column([0.0; LANES]); n_columns]))
+        let memory = Memory::Heap(vec![Column([0.0; LANES]); n_columns]);
+        Self { memory, n_columns }
+    }
+
+    /// Becomes `n_columns` columns long, whatever is in them: in the memory that it has, if that is enough, and else in new one.
+    pub fn refit(&mut self, n_columns: usize) {
+        match n_columns <= self.memory.columns().len() {
+            true => self.n_columns = n_columns,
+            false => *self = Self::zeroed(n_columns),
+        }
     }
 
     /// Keeps the first `n_columns` columns, where they are if the system takes back what lies behind them.
@@ -42,7 +56,7 @@ impl Tiles {
     /// When there are not as many.
     pub fn shorten(&mut self, n_columns: usize) {
         assert!(n_columns * LANES <= self.len(), "fewer columns, not more");
-        let is_shorter = match &mut self.0 {
+        let is_shorter = match &mut self.memory {
             Memory::Heap(columns) => {
                 columns.truncate(n_columns);
                 columns.shrink_to_fit();
@@ -57,10 +71,21 @@ impl Tiles {
             #[cfg(not(target_os = "linux"))]
             Memory::Pages(_) => false,
         };
-        if !is_shorter {
+        if is_shorter {
+            self.n_columns = n_columns;
+        } else {
             let mut shorter = Self::zeroed(n_columns);
             shorter.copy_from_slice(&self[..n_columns * LANES]);
             *self = shorter;
+        }
+    }
+}
+
+impl Memory {
+    fn columns(&self) -> &[Column] {
+        match self {
+            Self::Heap(columns) => columns,
+            Self::Pages(pages) => bytemuck::cast_slice(pages),
         }
     }
 }
@@ -75,19 +100,17 @@ impl Deref for Tiles {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        match &self.0 {
-            Memory::Heap(columns) => bytemuck::cast_slice(columns),
-            Memory::Pages(pages) => bytemuck::cast_slice(pages),
-        }
+        bytemuck::cast_slice(&self.memory.columns()[..self.n_columns])
     }
 }
 
 impl DerefMut for Tiles {
     fn deref_mut(&mut self) -> &mut [f32] {
-        match &mut self.0 {
-            Memory::Heap(columns) => bytemuck::cast_slice_mut(columns),
+        let columns: &mut [Column] = match &mut self.memory {
+            Memory::Heap(columns) => columns,
             Memory::Pages(pages) => bytemuck::cast_slice_mut(pages),
-        }
+        };
+        bytemuck::cast_slice_mut(&mut columns[..self.n_columns])
     }
 }
 
@@ -132,6 +155,24 @@ mod tests {
                 );
                 assert_eq!(tiles.as_ptr().addr() % 64, 0);
             }
+        }
+    }
+
+    #[test]
+    fn memory_that_is_enough_serves_again() {
+        for n_columns in [100, 70_000] {
+            let mut tiles = Tiles::zeroed(n_columns);
+            let place = tiles.as_ptr();
+            for n_wanted in [n_columns / 3, 0, n_columns] {
+                tiles.refit(n_wanted);
+                assert_eq!((tiles.as_ptr(), tiles.len()), (place, n_wanted * LANES));
+                assert_eq!(tiles.clone(), tiles);
+            }
+            tiles.refit(n_columns / 2);
+            tiles.shorten(n_columns / 4);
+            assert_eq!(tiles.len(), n_columns / 4 * LANES);
+            tiles.refit(n_columns + 1);
+            assert_eq!(tiles.len(), (n_columns + 1) * LANES);
         }
     }
 

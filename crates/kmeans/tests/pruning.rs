@@ -1,7 +1,9 @@
 //! A pass that remembers gives what a pass over everything gives, whatever the centroids do, however little it reads.
 
-use clientele_kmeans::cpu::{BlockMemory, CpuBackend, Effort, Kernel};
-use clientele_kmeans::{Backend, Block, Centroids, GRID_LIMIT, Partial, lloyd, reference};
+use clientele_kmeans::cpu::{BlockMemory, CpuBackend, Effort, Kernel, Ordered, Travel};
+use clientele_kmeans::{
+    Backend, Block, Centroids, Fragment, GRID_LIMIT, Partial, Tiles, lloyd, reference,
+};
 use proptest::prelude::*;
 
 const EDGE: i32 = GRID_LIMIT - 1;
@@ -130,6 +132,39 @@ fn rows_of(block: &Block) -> Vec<Vec<i32>> {
     (0..block.n_rows()).map(row).collect()
 }
 
+/// The block as far as it has `tiles`, which claims to have `claimed`; the others are what would be far off as rows. `None` if it is not cut in two.
+fn fragment(block: &Block, tiles: &[usize], claimed: &[usize]) -> Option<Fragment> {
+    let cut = block.cut_rows()?;
+    let mut lines = Tiles::zeroed(cut.frame.n_columns());
+    lines.fill(f32::from_bits(0x5aa5_7b93));
+    for &tile_idx in tiles {
+        for words in cut.frame.words_of(tile_idx..tile_idx + 1) {
+            lines[words.clone()].copy_from_slice(&cut.lines[words]);
+        }
+    }
+    let frame = cut.frame;
+    Some(frame.fragment(lines, cut.norms.concat(), claimed.to_vec()))
+}
+
+/// A pass that is planned before the rows are there, and gets no others than it asks for.
+fn planned_pass(
+    backend: &CpuBackend,
+    block: &Block,
+    travel: &Travel,
+    memory: &mut BlockMemory,
+) -> (Partial, Effort) {
+    let mut asked = [(travel, memory)];
+    let planned = backend.plan(block.outline(), &mut asked);
+    let some = planned
+        .tiles()
+        .and_then(|tiles| fragment(block, tiles, tiles));
+    let mut answers = match some {
+        Some(some) => planned.run_on(&some),
+        None => planned.run(block),
+    };
+    answers.remove(0)
+}
+
 fn backends() -> Vec<CpuBackend> {
     Kernel::available()
         .into_iter()
@@ -153,14 +188,22 @@ proptest! {
             for &(way, keeps_bounds, reorders) in &case.ways {
                 travel.advance(&centroids, keeps_bounds);
                 if reorders {
-                    memory.reorder(&mut block, &travel);
+                    let ordered = [Ordered::TilesRead, Ordered::All][next(2) as usize];
+                    memory.reorder(&mut block, &travel, ordered);
                     let mut rows = rows_of(&block);
                     block.put_as_given(&mut rows);
                     prop_assert_eq!(rows, rows_of(&as_given));
                 }
                 let unread = memory.answer_unread(&travel);
+                let doubtful_share = memory.doubtful_share(&travel);
+                let mut memory_apart = memory.clone();
+                let apart = planned_pass(&backend, &block, &travel, &mut memory_apart);
                 let (partial, effort) =
                     backend.pass_remembering(&block, &mut [(&travel, &mut memory)]).remove(0);
+                prop_assert_eq!((&apart.0, apart.1), (&partial, effort));
+                prop_assert_eq!(memory_apart.labels(case.rows.len()), memory.labels(case.rows.len()));
+                let most_tiles = doubtful_share * effort.n_tiles as f64;
+                prop_assert!(unread.is_some() || effort.n_tiles_read as f64 <= most_tiles);
                 prop_assert!(effort.n_tiles_read <= effort.n_tiles);
                 if let Some(unread) = unread {
                     prop_assert_eq!(&unread, &partial);
@@ -255,7 +298,9 @@ fn memory_of_rows_in_another_order_or_of_a_later_pass_is_not_used() {
         .remove(0);
     assert_eq!(late.sums, sums(&first));
     let mut reordered = block.clone();
-    memory.clone().reorder(&mut reordered, &travel);
+    memory
+        .clone()
+        .reorder(&mut reordered, &travel, Ordered::TilesRead);
     assert_ne!(reordered.order_id(), 0);
     let (partial, effort) = backend
         .pass_remembering(&reordered, &mut [(&travel, &mut memory)])
@@ -321,7 +366,7 @@ fn rows_in_order_are_looked_at_together() {
         let mut n_read = [0; 2];
         loop {
             let (mut ordered, mut memory_in_order) = (block.clone(), memory.clone());
-            memory_in_order.reorder(&mut ordered, &travel);
+            memory_in_order.reorder(&mut ordered, &travel, Ordered::TilesRead);
             let pass = |block: &Block, memory: &mut BlockMemory| {
                 let mut answers = backend.pass_remembering(block, &mut [(&travel, memory)]);
                 answers.remove(0)
@@ -341,5 +386,72 @@ fn rows_in_order_are_looked_at_together() {
             }
         }
         assert!(0 < n_read[1] && n_read[1] * 2 < n_read[0], "{n_read:?}");
+    }
+}
+
+/// A fit in which each pass gets the tiles that it asks for, or all but one of them if it `spoils`; passes, of which some tiles were enough, and
+/// those of them that were wrong.
+fn n_fragments_and_wrong(backend: &CpuBackend, spoils: bool) -> (u32, u32) {
+    let (block, start) = groups();
+    let mut travel = backend.travel(start);
+    let mut memory = BlockMemory::default();
+    let (mut n_fragments, mut n_wrong) = (0, 0);
+    loop {
+        let mut memory_apart = memory.clone();
+        let mut asked = [(&travel, &mut memory_apart)];
+        let planned = backend.plan(block.outline(), &mut asked);
+        let tiles = planned.tiles().map(<[usize]>::to_vec);
+        let apart = tiles.filter(|tiles| !tiles.is_empty()).map(|tiles| {
+            let there = &tiles[usize::from(spoils)..];
+            let some = fragment(&block, there, &tiles).expect("rows are cut in two");
+            planned.run_on(&some).remove(0).0
+        });
+        let (partial, _) = backend
+            .pass_remembering(&block, &mut [(&travel, &mut memory)])
+            .remove(0);
+        if let Some(apart) = apart {
+            n_fragments += 1;
+            n_wrong += u32::from(apart != partial);
+        }
+        let (centroids, shift) = lloyd::update(&partial, travel.centroids());
+        travel.advance(&centroids, true);
+        if shift == 0 {
+            return (n_fragments, n_wrong);
+        }
+    }
+}
+
+#[test]
+fn tiles_that_are_asked_for_are_needed_and_enough() {
+    let (block, _) = groups();
+    if block.cut_rows().is_none() {
+        // This processor is no faster at products of 16 bits: no block is kept in parts.
+        return;
+    }
+    for backend in backends() {
+        let (n_fragments, n_wrong) = n_fragments_and_wrong(&backend, false);
+        assert!(
+            n_fragments > 5 && n_wrong == 0,
+            "{n_wrong} of {n_fragments}"
+        );
+        let (_, n_wrong) = n_fragments_and_wrong(&backend, true);
+        assert!(n_wrong > 0, "the comparison must be able to fail");
+    }
+}
+
+#[test]
+#[should_panic(expected = "tiles it will look at")]
+fn tiles_that_are_not_there_are_noticed() {
+    let (block, start) = groups();
+    let backend = CpuBackend::new();
+    let mut travel = backend.travel(start.clone());
+    travel.advance(&start, true);
+    let mut memory = BlockMemory::default();
+    backend.pass_remembering(&block, &mut [(&travel, &mut memory)]);
+    let mut asked = [(&travel, &mut memory)];
+    let planned = backend.plan(block.outline(), &mut asked);
+    match fragment(&block, &[], &[99_999]) {
+        Some(some) => drop(planned.run_on(&some)),
+        None => panic!("of whole blocks all tiles it will look at are there"),
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use clientele_data::manifest::BlockId;
 use clientele_kmeans::Centroids;
-use clientele_kmeans::cpu::{BlockMemory, CpuBackend, Effort, Travel};
+use clientele_kmeans::cpu::{BlockMemory, CpuBackend, Effort, Ordered, Travel};
 use clientele_kmeans::{BLOCK_ROWS, Block, LANES};
 use clientele_protocol::CandidateId;
 
@@ -23,8 +23,14 @@ const RESTING_PASSES: u32 = 4;
 fn waste_before_ordering(n_clusters: usize) -> f64 {
     1.0 + 6.0 / n_clusters as f64
 }
+/// The same of rows on disk, by how many were read: each block is read and written once more for it.
+const WASTE_BEFORE_ORDERING_ON_DISK: f64 = 3.0;
+
 /// Rows in order are not quite apart from the others: of what is read beyond the rows that had to be, so many times that is no waste.
 const UNAVOIDABLE: f64 = 0.5;
+
+/// Where no more than this share of a block's tiles can be doubtful, it is not read from end to end.
+const MUCH: f64 = 0.1;
 
 /// The memory of all candidates of one job.
 pub struct PassMemory {
@@ -50,10 +56,26 @@ struct Candidate {
     n_bounded: u32,
     /// Passes to go before bounds are kept again.
     n_resting: u32,
-    /// Rows read for nothing since they were last put in order.
+    in_memory: Waste,
+    on_disk: Waste,
+    /// So much was wasted that rows should be put in order, now that the centroids have moved. Only where one candidate is left, for each would want another order.
+    wants_order: Option<Reordering>,
+}
+
+/// Rows of one place that were read for nothing.
+#[derive(Default)]
+struct Waste {
+    /// Rows there, since the centroids last moved.
+    n_rows: u64,
+    /// Since they were last put in order.
     n_wasted: f64,
-    /// So many that they should be, now that the centroids have moved. Only where one candidate is left, for each would want another order.
-    wants_order: bool,
+}
+
+/// Rows that should be put in the order of a candidate's bounds before a pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reordering {
+    pub in_memory: bool,
+    pub on_disk: bool,
 }
 
 struct Slot {
@@ -75,6 +97,8 @@ pub struct Done {
     pub n_rows: usize,
     pub n_moved: u64,
     pub effort: Effort,
+    /// Rows that were read from disk, if that is where the block is.
+    pub n_read_on_disk: Option<u64>,
 }
 
 impl PassMemory {
@@ -107,9 +131,13 @@ impl PassMemory {
                 .or_insert_with(|| Candidate::new(cpu.travel(centroids.clone())));
             if candidate.travel.centroids() != centroids {
                 let keeps_bounds = self.prunes && candidate.bounds_pay();
-                candidate.wants_order = ids.len() == 1 && candidate.is_out_of_order();
+                candidate.wants_order = match ids {
+                    [_] => candidate.should_be_ordered(),
+                    _ => None,
+                };
                 Arc::make_mut(&mut candidate.travel).advance(centroids, keeps_bounds);
                 (candidate.n_rows, candidate.n_moved, candidate.n_unsafe) = (0, 0, 0);
+                (candidate.in_memory.n_rows, candidate.on_disk.n_rows) = (0, 0);
             }
         }
     }
@@ -166,17 +194,16 @@ impl PassMemory {
         taken
     }
 
-    /// Whether a pass for `ids` can do without reading a block.
-    pub fn is_unread(&self, block: BlockId, ids: &[CandidateId]) -> bool {
+    /// Whether a pass for `ids` may well read much of a block.
+    pub fn reads_much(&self, block: BlockId, ids: &[CandidateId]) -> bool {
         let state = self.lock();
-        ids.iter().all(|id| {
+        ids.iter().any(|id| {
             let candidate = state.candidates.get(id);
-            let slot =
-                candidate.and_then(|candidate| Some((candidate, candidate.blocks.get(&block)?)));
-            slot.is_some_and(|(candidate, slot)| {
-                let memory = slot.memory.as_ref();
-                memory.is_some_and(|memory| memory.is_safe(&candidate.travel))
-            })
+            let memory = candidate.and_then(|candidate| {
+                let memory = candidate.blocks.get(&block)?.memory.as_ref()?;
+                Some((memory, &candidate.travel))
+            });
+            memory.is_none_or(|(memory, travel)| memory.doubtful_share(travel) > MUCH)
         })
     }
 
@@ -186,27 +213,36 @@ impl PassMemory {
             candidate.n_rows += done.n_rows as u64;
             candidate.n_moved += done.n_moved;
             candidate.n_unsafe += done.effort.n_unsafe_rows;
-            let n_read = (done.effort.n_tiles_read * LANES as u64) as f64;
+            let (place, n_read) = match done.n_read_on_disk {
+                Some(n_read) => (&mut candidate.on_disk, n_read),
+                None => {
+                    let n_read = done.effort.n_tiles_read * LANES as u64;
+                    (&mut candidate.in_memory, n_read)
+                }
+            };
             let n_needed = done.effort.n_unsafe_rows as f64 * (1.0 + UNAVOIDABLE);
-            candidate.n_wasted += (n_read - n_needed).max(0.0);
+            place.n_rows += done.n_rows as u64;
+            place.n_wasted += (n_read as f64 - n_needed).max(0.0);
             if let Some(slot) = candidate.blocks.get_mut(&block) {
                 slot.memory = Some(memory);
             }
         }
     }
 
-    /// The candidate whose bounds the rows should be put in order of before this pass, if that is worth while.
-    pub fn wants_order(&self) -> Option<CandidateId> {
+    /// The candidate whose bounds rows should be put in order of before this pass, and which rows, if that is worth while.
+    pub fn wants_order(&self) -> Option<(CandidateId, Reordering)> {
         let state = self.lock();
         let mut candidates = state.candidates.iter();
-        candidates.find_map(|(id, candidate)| candidate.wants_order.then_some(*id))
+        candidates.find_map(|(id, candidate)| Some((*id, candidate.wants_order?)))
     }
 
     /// Puts the rows of a block in the order of the bounds of a candidate, as far as they are known.
-    pub fn order(&self, id: CandidateId, block_id: BlockId, block: &mut Block) {
+    pub fn order(&self, id: CandidateId, block_id: BlockId, block: &mut Block, ordered: Ordered) {
         let taken = self.take(block_id, &[id], BLOCK_ROWS);
         for mut remembered in taken {
-            remembered.memory.reorder(block, &remembered.travel);
+            remembered
+                .memory
+                .reorder(block, &remembered.travel, ordered);
             if let Some(candidate) = self.lock().candidates.get_mut(&id)
                 && let Some(slot) = candidate.blocks.get_mut(&block_id)
             {
@@ -235,19 +271,20 @@ impl Candidate {
             n_unsafe: 0,
             n_bounded: 0,
             n_resting: 0,
-            n_wasted: 0.0,
-            wants_order: false,
+            in_memory: Waste::default(),
+            on_disk: Waste::default(),
+            wants_order: None,
         }
     }
 
-    /// Whether as much was wasted as ordering costs; then that is forgotten.
-    fn is_out_of_order(&mut self) -> bool {
+    /// Where as much was wasted as ordering costs; then that is forgotten.
+    fn should_be_ordered(&mut self) -> Option<Reordering> {
         let n_passes = waste_before_ordering(self.travel.centroids().n_clusters());
-        let is_out_of_order = self.n_wasted > n_passes * self.n_rows as f64;
-        if is_out_of_order {
-            self.n_wasted = 0.0;
-        }
-        is_out_of_order
+        let reordering = Reordering {
+            in_memory: self.in_memory.is_above(n_passes),
+            on_disk: self.on_disk.is_above(WASTE_BEFORE_ORDERING_ON_DISK),
+        };
+        (reordering.in_memory || reordering.on_disk).then_some(reordering)
     }
 
     /// Whether the next pass should keep bounds, going by the last.
@@ -265,6 +302,17 @@ impl Candidate {
 
     fn n_bytes(&self) -> u64 {
         self.blocks.values().map(|slot| slot.n_bytes).sum()
+    }
+}
+
+impl Waste {
+    /// Whether so many passes' worth of rows was wasted; then that is forgotten.
+    fn is_above(&mut self, n_passes: f64) -> bool {
+        let is_above = self.n_wasted > n_passes * self.n_rows as f64;
+        if is_above {
+            self.n_wasted = 0.0;
+        }
+        is_above
     }
 }
 

@@ -5,8 +5,10 @@ use std::sync::{Mutex, PoisonError};
 
 use clientele_data::DataError;
 use clientele_data::ingest::GridBlock;
-use clientele_kmeans::cpu::{BlockMemory, Effort, Travel};
-use clientele_kmeans::{BackendError, Centroids, Partial};
+use clientele_data::manifest::BlockId;
+use clientele_data::store::BlockStore;
+use clientele_kmeans::cpu::{BlockMemory, Effort, Ordered, Travel};
+use clientele_kmeans::{BackendError, Centroids, LANES, Partial};
 use clientele_protocol::CandidateId;
 use rayon::prelude::*;
 
@@ -26,13 +28,21 @@ impl Worker {
         let engine = &self.resources.engine;
         self.memory.begin(ids, centroids, engine.cpu());
         let queue = Queue::new(blocks.ids.len());
-        let ordered_by = self.memory.wants_order();
+        let wants_order = self.memory.wants_order();
         let on_cpu = |at: usize| {
-            if let Some(candidate) = ordered_by {
-                let id = blocks.ids[at];
-                let change =
-                    |grid: &mut GridBlock| self.memory.order(candidate, id, &mut grid.block);
-                blocks.rows.store.modify(id, change);
+            let (id, store) = (blocks.ids[at], &blocks.rows.store);
+            let ordered = wants_order.and_then(|(candidate, reordering)| {
+                let (is_due, ordered) = match store.is_spilled(id) {
+                    true => (reordering.on_disk, Ordered::All),
+                    false => (reordering.in_memory, Ordered::TilesRead),
+                };
+                is_due.then_some((candidate, ordered))
+            });
+            if let Some((candidate, ordered)) = ordered {
+                let order = |grid: &mut GridBlock| {
+                    self.memory.order(candidate, id, &mut grid.block, ordered);
+                };
+                store.reorder(id, order)?;
             }
             self.pass_block(blocks, at, ids, centroids)
         };
@@ -140,14 +150,17 @@ impl Worker {
         centroids: &[Centroids],
     ) -> Result<Vec<Partial>, DataError> {
         let engine = &self.resources.engine;
-        let id = blocks.ids[at];
+        let (id, store) = (blocks.ids[at], &blocks.rows.store);
+        let is_spilled = store.is_spilled(id);
         let n_rows = self.job.manifest.blocks()[id.0 as usize].n_rows;
         let mut partials: Vec<Option<Partial>> = vec![None; ids.len()];
-        let mut finish = |idx: usize, memory: BlockMemory, partial: Partial, effort: Effort| {
+        let mut finish = |idx: usize, memory: BlockMemory, answer: (Partial, Effort), n_read| {
+            let (partial, effort) = answer;
             let done = Done {
                 n_rows,
                 n_moved: partial.n_moved.unwrap_or(0),
                 effort,
+                n_read_on_disk: is_spilled.then_some(n_read),
             };
             self.memory.put(id, ids[idx], memory, done);
             partials[idx] = Some(partial);
@@ -157,21 +170,21 @@ impl Worker {
         for remembered in self.memory.take(id, ids, n_rows) {
             match remembered.memory.answer_unread(&remembered.travel) {
                 Some(partial) => {
-                    let effort = Effort::default();
-                    finish(remembered.idx, remembered.memory, partial, effort);
+                    let answer = (partial, Effort::default());
+                    finish(remembered.idx, remembered.memory, answer, 0);
                 }
                 None => to_read.push(remembered),
             }
         }
         if !to_read.is_empty() {
-            let grid = blocks.get(at, |id| !self.memory.is_unread(*id, ids))?;
+            blocks.read_ahead(at, |id| self.memory.reads_much(*id, ids));
             let mut asked: Vec<_> = to_read
                 .iter_mut()
                 .map(|remembered| (&*remembered.travel, &mut remembered.memory))
                 .collect();
-            let answers = engine.cpu().pass_remembering(&grid.block, &mut asked);
-            for (remembered, (partial, effort)) in to_read.into_iter().zip(answers) {
-                finish(remembered.idx, remembered.memory, partial, effort);
+            let (answers, n_read) = self.answers_from(store, id, &mut asked)?;
+            for (remembered, answer) in to_read.into_iter().zip(answers) {
+                finish(remembered.idx, remembered.memory, answer, n_read);
             }
         }
         // There was no room to remember anything of the others.
@@ -191,6 +204,36 @@ impl Worker {
             }
         }
         Ok(partials.into_iter().flatten().collect())
+    }
+
+    /// The answers from one block, and how many of its rows were there for them. Of one on disk, only the tiles that somebody wants are read,
+    /// where that is quicker.
+    fn answers_from(
+        &self,
+        store: &BlockStore,
+        id: BlockId,
+        asked: &mut [(&Travel, &mut BlockMemory)],
+    ) -> Result<(Vec<(Partial, Effort)>, u64), DataError> {
+        let cpu = self.resources.engine.cpu();
+        let Some(outline) = store.outline(id) else {
+            let block = &store.get(id)?.block;
+            return Ok((cpu.pass_remembering(block, asked), block.n_rows() as u64));
+        };
+        let planned = cpu.plan(outline, asked);
+        let some = match planned.tiles() {
+            Some(tiles) => store.get_tiles(id, tiles)?,
+            None => None,
+        };
+        Ok(match some {
+            Some(some) => {
+                let n_rows = some.n_tiles_read() * LANES;
+                (planned.run_on(&some), n_rows as u64)
+            }
+            None => {
+                let block = &store.get(id)?.block;
+                (planned.run(block), block.n_rows() as u64)
+            }
+        })
     }
 }
 

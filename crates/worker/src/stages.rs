@@ -29,6 +29,8 @@ pub(crate) struct Blocks {
 
 /// Spilled blocks that the system is asked to read while a thread computes on one.
 const BLOCKS_AHEAD: usize = 2;
+/// How far it is looked for those.
+const MOST_AHEAD: usize = 8;
 
 impl Blocks {
     /// The block at `at`; those after it that are `wanted` are fetched meanwhile if they are on disk.
@@ -37,14 +39,19 @@ impl Blocks {
         at: usize,
         wanted: impl Fn(&BlockId) -> bool,
     ) -> Result<Held, DataError> {
-        let ahead: Vec<BlockId> = self.ids[at + 1..]
-            .iter()
+        self.read_ahead(at, wanted);
+        self.rows.store.get(self.ids[at])
+    }
+
+    /// Has those after the block at `at` that are `wanted` fetched if they are on disk.
+    pub(crate) fn read_ahead(&self, at: usize, wanted: impl Fn(&BlockId) -> bool) {
+        let next = self.ids[at + 1..].iter().take(MOST_AHEAD);
+        let ahead: Vec<BlockId> = next
             .filter(|id| wanted(id))
             .take(BLOCKS_AHEAD)
             .copied()
             .collect();
         self.rows.store.read_ahead(&ahead);
-        self.rows.store.get(self.ids[at])
     }
 }
 

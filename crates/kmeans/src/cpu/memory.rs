@@ -10,12 +10,13 @@ use std::ops::Range;
 use super::bounds::{Bounds, left_of};
 use super::centroids::DistanceError;
 use super::lanes::{Lanes, Scalar};
-use super::ordering::{in_order, order_by_bounds};
+use super::ordering::{Ordered, in_order, order_by_bounds};
 use super::score::Scores;
 use super::sums::{Pending, TileRows, lanes_of};
 use super::travel::Travel;
 use super::waiting::{Judged, WantedRow};
-use crate::{Block, LANES, Partial};
+use super::{Vectorised, vectorised};
+use crate::{Block, LANES, Outline, Partial};
 
 /// Taken off a bound for what is rounded when a gap is turned into units: a half for the whole number nearest, one for the travel that is
 /// rounded up, and for ulps of `f32` at 2^16, which are 2^-7.
@@ -74,6 +75,21 @@ impl BlockMemory {
         of_block.is_some_and(|bound| f64::from(bound) > travel.most_units())
     }
 
+    /// The share of tiles that a pass with the centroids of `travel` has to look at, at most: a quick look, with no row's bound in it.
+    pub fn doubtful_share(&self, travel: &Travel) -> f64 {
+        let bounds = &self.bounds;
+        if self.is_safe(travel) {
+            return 0.0;
+        }
+        if !travel.keeps_bounds || !bounds.hold(travel) || bounds.epoch != travel.epoch {
+            return 1.0;
+        }
+        let most = travel.most_units() as u16;
+        let is_doubtful = |&&bound: &&u16| bound <= most;
+        let n_doubtful = bounds.of_tile.iter().filter(is_doubtful).count();
+        n_doubtful as f64 / bounds.of_tile.len() as f64
+    }
+
     /// The answer of a pass with the centroids of `travel`, if the block need not be read for it.
     pub fn answer_unread(&self, travel: &Travel) -> Option<Partial> {
         let partial = self.partial.as_ref().filter(|_| self.is_safe(travel))?;
@@ -84,10 +100,9 @@ impl BlockMemory {
         })
     }
 
-    /// Puts those rows of `block` in order of bound and cluster that share a tile with one that must be looked at, so that those which must
-    /// be looked at together lie together, and the memory with them; the other rows stay. Does nothing when there are no bounds to go by,
-    /// or they are of rows in another order.
-    pub fn reorder(&mut self, block: &mut Block, travel: &Travel) {
+    /// Puts rows of `block` in order of bound and cluster, so that those which must be looked at together lie together, and the memory with
+    /// them. Does nothing when there are no bounds to go by, or they are of rows in another order.
+    pub fn reorder(&mut self, block: &mut Block, travel: &Travel, ordered: Ordered) {
         if !self.bounds.hold(travel) || self.order_id != block.order_id() {
             return;
         }
@@ -102,7 +117,8 @@ impl BlockMemory {
             })
             .collect();
         let left = &left.as_flattened()[..block.n_rows()];
-        let order = order_by_bounds(left, &self.labels, travel.centroids().n_clusters());
+        let n_clusters = travel.centroids().n_clusters();
+        let order = order_by_bounds(left, &self.labels, n_clusters, ordered);
         block.reorder(&order);
         self.order_id = block.order_id();
         self.labels = in_order(&self.labels, &order);
@@ -112,18 +128,22 @@ impl BlockMemory {
         self.bounds.of_block = 0;
     }
 
-    /// Ready for a pass over `block` with the centroids of `travel`.
-    pub(super) fn remember<'a>(&'a mut self, block: &Block, travel: &'a Travel) -> Remembering<'a> {
-        let n_tiles = block.n_rows().div_ceil(LANES);
-        let (n_clusters, n_features) = (travel.centroids().n_clusters(), block.n_features());
+    /// Ready for a pass over such rows with the centroids of `travel`.
+    pub(super) fn remember<'a>(
+        &'a mut self,
+        rows: &Outline,
+        travel: &'a Travel,
+    ) -> Remembering<'a> {
+        let n_tiles = rows.n_rows.div_ceil(LANES);
+        let (n_clusters, n_features) = (travel.centroids().n_clusters(), rows.n_features);
         let fits = |partial: &Partial| {
             (partial.counts.len(), partial.sums.len()) == (n_clusters, n_clusters * n_features)
         };
         let knows_labels = self.partial.as_ref().is_some_and(fits)
             && self.labels.len() == n_tiles * LANES
-            && self.order_id == block.order_id();
+            && self.order_id == rows.order_id;
         if !knows_labels {
-            self.order_id = block.order_id();
+            self.order_id = rows.order_id;
             self.labels.clear();
             self.labels.resize(n_tiles * LANES, 0);
             self.bounds = Bounds::default();
@@ -151,7 +171,8 @@ impl BlockMemory {
             partial,
             knows_labels,
             goes_by_bounds: goes_by_bounds && travel.keeps_bounds,
-            n_rows: block.n_rows(),
+            n_rows: rows.n_rows,
+            listed: None,
             n_moved: 0,
             effort: Effort {
                 n_tiles: n_tiles as u64,
@@ -171,6 +192,8 @@ pub(super) struct Remembering<'a> {
     /// There are bounds from an earlier pass.
     goes_by_bounds: bool,
     n_rows: usize,
+    /// What [`Remembering::list_unsafe`] answers, once it is known of all tiles.
+    listed: Option<Vec<usize>>,
     n_moved: u64,
     effort: Effort,
 }
@@ -178,6 +201,24 @@ pub(super) struct Remembering<'a> {
 impl Remembering<'_> {
     pub(super) fn keeps_bounds(&self) -> bool {
         self.travel.keeps_bounds
+    }
+
+    /// Whether some tiles may turn out to be safe.
+    pub(super) fn goes_by_bounds(&self) -> bool {
+        self.goes_by_bounds
+    }
+
+    /// All tiles that have a row whose label may have changed, in order.
+    pub(super) fn list_all(&mut self) -> &[usize] {
+        if self.listed.is_none() {
+            let mut list = Vec::new();
+            vectorised(Listing {
+                remembering: self,
+                list: &mut list,
+            });
+            self.listed = Some(list);
+        }
+        self.listed.as_deref().unwrap_or_default()
     }
 
     /// Appends to `list` those of `tiles` that have a row whose label may have changed.
@@ -190,6 +231,11 @@ impl Remembering<'_> {
         tiles: Range<usize>,
         list: &mut Vec<usize>,
     ) {
+        if let Some(listed) = &self.listed {
+            let [first, end] = [tiles.start, tiles.end]
+                .map(|tile_idx| listed.partition_point(|listed| *listed < tile_idx));
+            return list.extend_from_slice(&listed[first..end]);
+        }
         let n_before = list.len();
         let bounds = &mut self.memory.bounds;
         if !self.goes_by_bounds {
@@ -476,6 +522,23 @@ impl Remembering<'_> {
             ..self.partial
         };
         (partial, self.effort)
+    }
+}
+
+/// Lists tiles: a loop for [`vectorised`] to compile for the vectors at hand.
+struct Listing<'a, 'b> {
+    remembering: &'a mut Remembering<'b>,
+    list: &'a mut Vec<usize>,
+}
+
+impl Vectorised for Listing<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        let tiles = 0..self.remembering.effort.n_tiles as usize;
+        // SAFETY: passed on to the caller.
+        unsafe { self.remembering.list_unsafe::<L>(tiles, self.list) };
     }
 }
 

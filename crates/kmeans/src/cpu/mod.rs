@@ -9,6 +9,7 @@ mod memory;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod ordering;
+mod plan;
 mod row_scores;
 mod score;
 mod short_scores;
@@ -20,7 +21,7 @@ mod waiting;
 mod x86;
 
 use crate::exact::{self, NearestTwo};
-use crate::{Backend, BackendError, Block, BlockLabels, Centroids, Partial};
+use crate::{Backend, BackendError, Block, BlockLabels, Centroids, Outline, Partial};
 use assign::{Assignment, Wanted, sweep};
 use centroids::{PackedCentroids, PanelWidths};
 pub(crate) use lanes::{Lanes, Scalar};
@@ -28,6 +29,8 @@ use shorts::PlainShorts;
 pub(crate) use sums::{join, lanes_of};
 
 pub use memory::{BlockMemory, Effort};
+pub use ordering::Ordered;
+pub use plan::PlannedPass;
 pub use travel::{Travel, TravelUnits};
 
 /// Instruction sets that the kernels are compiled for.
@@ -235,26 +238,25 @@ impl CpuBackend {
         block: &Block,
         asked: &mut [(&Travel, &mut BlockMemory)],
     ) -> Vec<(Partial, Effort)> {
-        let mut assignments: Vec<Assignment<'_>> = asked
-            .iter_mut()
-            .map(|(travel, memory)| {
-                check_features(block, travel.centroids());
-                let remembering = memory.remember(block, travel);
-                Assignment::new(travel.packed(), Wanted::Changes(remembering))
-            })
-            .collect();
-        self.sweep(block, &mut assignments);
-        let finished = assignments
-            .into_iter()
-            .map(|assignment| match assignment.wanted {
-                Wanted::Changes(remembering) => remembering.finish(assignment.n_rechecked),
-                _ => unreachable!("made above"),
-            });
-        finished.collect()
+        PlannedPass::new(*self, block.outline(), asked).run(block)
+    }
+
+    /// As [`CpuBackend::pass_remembering`], over rows that are not there yet: which tiles of them it is going to look at is known before.
+    ///
+    /// # Panics
+    /// When a candidate has other features than the rows.
+    pub fn plan<'a>(
+        &self,
+        rows: Outline,
+        asked: &'a mut [(&Travel, &mut BlockMemory)],
+    ) -> PlannedPass<'a> {
+        let mut planned = PlannedPass::new(*self, rows, asked);
+        planned.list_tiles();
+        planned
     }
 
     fn pack(&self, block: &Block, centroids: &Centroids) -> PackedCentroids {
-        check_features(block, centroids);
+        check_features(&block.outline(), centroids);
         PackedCentroids::new(centroids, self.kernel.panel_widths())
     }
 
@@ -332,9 +334,9 @@ fn n_moved(old: Option<&Vec<u16>>, new: &[u16]) -> u64 {
     }
 }
 
-fn check_features(block: &Block, centroids: &Centroids) {
+fn check_features(rows: &Outline, centroids: &Centroids) {
     assert_eq!(
-        block.n_features(),
+        rows.n_features,
         centroids.n_features(),
         "features of rows and centroids"
     );

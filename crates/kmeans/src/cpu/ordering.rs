@@ -6,11 +6,25 @@ use crate::permute::SEGMENT_ROWS;
 /// 16 bits, each with a half.
 const N_CLASSES_OF_BOUNDS: usize = 36;
 
-/// [n_rows] which row is to lie where: those of tiles with a row of whose bound nothing is `left` [n_rows] change places within their segment, in
-/// order of bound and of label; the others stay.
+/// Rows that change places.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ordered {
+    /// Those of tiles with a row that must be looked at: the least work.
+    TilesRead,
+    /// All: it stays good for longer.
+    All,
+}
+
+/// [n_rows] which row is to lie where: those that are to be `ordered` change places within their segment, in order of bound, of which so much
+/// is `left` [n_rows], and of label; the others stay.
 ///
 /// By bound first: the rows of one cluster that are looked at are too few in a segment to fill a tile.
-pub(super) fn order_by_bounds(left: &[u16], labels: &[u16], n_clusters: usize) -> Vec<u16> {
+pub(super) fn order_by_bounds(
+    left: &[u16],
+    labels: &[u16],
+    n_clusters: usize,
+    ordered: Ordered,
+) -> Vec<u16> {
     let class_of = |row: u16| {
         let row = usize::from(row);
         // To half a power of two: a sort by counting, and finer would not read less.
@@ -23,8 +37,8 @@ pub(super) fn order_by_bounds(left: &[u16], labels: &[u16], n_clusters: usize) -
         let tiles = (segment_idx * SEGMENT_ROWS..)
             .step_by(LANES)
             .zip(segment.chunks(LANES));
-        let read = tiles.filter(|(_, left)| left.contains(&0));
-        let places: Vec<u16> = read
+        let chosen = tiles.filter(|(_, left)| ordered == Ordered::All || left.contains(&0));
+        let places: Vec<u16> = chosen
             .flat_map(|(first, left)| first..first + left.len())
             .map(|place| place as u16)
             .collect();
@@ -77,7 +91,7 @@ mod tests {
         for row in looked_at {
             left[row] = 0;
         }
-        let order = order_by_bounds(&left, &labels, 4);
+        let order = order_by_bounds(&left, &labels, 4, Ordered::TilesRead);
         let mut all = order.clone();
         all.sort_unstable();
         assert!(all.into_iter().eq(0..=u16::MAX));
@@ -92,5 +106,17 @@ mod tests {
         {
             assert_eq!(place, usize::from(row));
         }
+    }
+
+    #[test]
+    fn of_all_rows_the_shortest_bounds_come_first_in_each_segment() {
+        let left: Vec<u16> = (0..10_000u16).map(|row| row.wrapping_mul(7_919)).collect();
+        let order = order_by_bounds(&left, &vec![0; 10_000], 1, Ordered::All);
+        let bounds: Vec<u16> = order.iter().map(|&row| left[usize::from(row)]).collect();
+        let n_bits = |bound: &u16| bound.checked_ilog2();
+        for segment in bounds.chunks(SEGMENT_ROWS) {
+            assert!(segment.is_sorted_by_key(n_bits));
+        }
+        assert!(!left.is_sorted_by_key(n_bits));
     }
 }

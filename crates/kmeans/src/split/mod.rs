@@ -7,6 +7,8 @@
 mod permuting;
 mod tile;
 
+use std::ops::Range;
+
 use crate::block::{norm_of_grid_tile, rounded_up_root};
 use crate::cpu::{Lanes, Vectorised, join, lanes_of, vectorised};
 use crate::to_grid::{PutOnGrid, place_strip, strips};
@@ -116,6 +118,16 @@ impl Shape {
     /// Columns that a tile takes.
     pub(crate) fn n_columns(&self) -> usize {
         self.n_pairs() + self.n_quads()
+    }
+
+    /// Where the words of a run of tiles lie, of a block of `n_tiles`: upper bits, lower bits.
+    pub(crate) fn words_of(&self, n_tiles: usize, tiles: Range<usize>) -> [Range<usize>; 2] {
+        let [upper, lower] = [self.n_pairs(), self.n_quads()].map(|columns| columns * LANES);
+        let first_lower = n_tiles * upper;
+        [
+            tiles.start * upper..tiles.end * upper,
+            first_lower + tiles.start * lower..first_lower + tiles.end * lower,
+        ]
     }
 
     fn n_pairs(&self) -> usize {
@@ -270,7 +282,7 @@ impl Split {
 
     /// Those of some tiles, one after the other.
     #[inline(always)]
-    pub(crate) fn pairs_of(&self, tiles: std::ops::Range<usize>) -> &[[i32; LANES]] {
+    pub(crate) fn pairs_of(&self, tiles: Range<usize>) -> &[[i32; LANES]] {
         let n_pairs = self.n_pairs();
         let all: &[[i32; LANES]] = bytemuck::cast_slice(&self.lines);
         &all[tiles.start * n_pairs..tiles.end * n_pairs]
