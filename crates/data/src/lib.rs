@@ -12,6 +12,7 @@
 
 pub mod ascending;
 pub mod budget;
+mod checksum;
 mod column;
 mod decode;
 pub mod duplicates;

@@ -11,6 +11,7 @@ use bytemuck::{Pod, cast_slice, cast_slice_mut};
 use clientele_kmeans::{Block, CutRows, Fragment, Frame, LANES, Outline, TileRoom, Tiles};
 
 use crate::DataError;
+use crate::checksum::{Checksum, Sum, sum_of};
 use crate::ingest::GridBlock;
 use crate::manifest::BlockId;
 use crate::positioned::{read_exact_at, write_all_at};
@@ -184,65 +185,6 @@ impl Shape {
     }
 }
 
-impl Spilled {
-    /// Reads the block into `room`.
-    pub(crate) fn read(
-        &self,
-        id: BlockId,
-        room: Room,
-        spill_dir: &Path,
-    ) -> Result<GridBlock, DataError> {
-        let shape = &self.shape;
-        let mut reader = Reader {
-            spilled: self,
-            offset: self.offset,
-            checksum: Checksum::default(),
-        };
-        let unreadable = |error| DataError::io("read spilled rows from", spill_dir, error);
-        let Room {
-            mut tiles,
-            mut keys,
-        } = room;
-        let frame = shape.cut.as_ref().map(|cut| &cut.frame);
-        let n_columns = match frame {
-            Some(frame) => frame.n_columns(),
-            None => shape.n_rows.div_ceil(LANES) * shape.n_features,
-        };
-        tiles.refit(n_columns);
-        let mut norms = vec![0f32; frame.map_or(0, Frame::n_norms)];
-        match frame {
-            Some(_) => reader.words(&mut tiles),
-            None => reader.packed(&mut tiles),
-        }
-        .map_err(unreadable)?;
-        // The two kinds were summed up apart.
-        let n_tiles = norms.len() / 2;
-        let (tile_norms, short_norms) = norms.split_at_mut(n_tiles);
-        reader.words(tile_norms).map_err(unreadable)?;
-        reader.words(short_norms).map_err(unreadable)?;
-        keys.resize(shape.n_rows, 0);
-        reader.words(&mut keys).map_err(unreadable)?;
-        let values = reader.numbers(shape.has_values).map_err(unreadable)?;
-        let source_rows = reader.numbers(shape.has_source_rows).map_err(unreadable)?;
-        let mut given = vec![0u16; frame.map_or(0, Frame::n_given)];
-        reader.words(&mut given).map_err(unreadable)?;
-        let damaged = DataError::SpillDamaged { block: id };
-        if reader.checksum != shape.checksum {
-            return Err(damaged);
-        }
-        let block = match frame {
-            Some(frame) => frame.block(tiles, norms, given, keys),
-            None => Block::from_tiles(u64::from(id.0), shape.n_features, tiles, keys)
-                .map_err(|_| damaged)?,
-        };
-        Ok(GridBlock {
-            block,
-            values,
-            source_rows,
-        })
-    }
-}
-
 impl CutShape {
     fn of(cut: CutRows<'_>) -> Self {
         let frame = cut.frame;
@@ -325,6 +267,63 @@ impl Spilled {
     /// What a pass must know of the rows, if parts of them can be read.
     pub(crate) fn outline(&self) -> Option<Outline> {
         self.shape.cut.as_ref().map(|cut| cut.frame.outline())
+    }
+
+    /// Reads the block into `room`.
+    pub(crate) fn read(
+        &self,
+        id: BlockId,
+        room: Room,
+        spill_dir: &Path,
+    ) -> Result<GridBlock, DataError> {
+        let shape = &self.shape;
+        let mut reader = Reader {
+            spilled: self,
+            offset: self.offset,
+            checksum: Checksum::default(),
+        };
+        let unreadable = |error| DataError::io("read spilled rows from", spill_dir, error);
+        let Room {
+            mut tiles,
+            mut keys,
+        } = room;
+        let frame = shape.cut.as_ref().map(|cut| &cut.frame);
+        let n_columns = match frame {
+            Some(frame) => frame.n_columns(),
+            None => shape.n_rows.div_ceil(LANES) * shape.n_features,
+        };
+        tiles.refit(n_columns);
+        let mut norms = vec![0f32; frame.map_or(0, Frame::n_norms)];
+        match frame {
+            Some(_) => reader.words(&mut tiles),
+            None => reader.packed(&mut tiles),
+        }
+        .map_err(unreadable)?;
+        // The two kinds were summed up apart.
+        let n_tiles = norms.len() / 2;
+        let (tile_norms, short_norms) = norms.split_at_mut(n_tiles);
+        reader.words(tile_norms).map_err(unreadable)?;
+        reader.words(short_norms).map_err(unreadable)?;
+        keys.resize(shape.n_rows, 0);
+        reader.words(&mut keys).map_err(unreadable)?;
+        let values = reader.numbers(shape.has_values).map_err(unreadable)?;
+        let source_rows = reader.numbers(shape.has_source_rows).map_err(unreadable)?;
+        let mut given = vec![0u16; frame.map_or(0, Frame::n_given)];
+        reader.words(&mut given).map_err(unreadable)?;
+        let damaged = DataError::SpillDamaged { block: id };
+        if reader.checksum != shape.checksum {
+            return Err(damaged);
+        }
+        let block = match frame {
+            Some(frame) => frame.block(tiles, norms, given, keys),
+            None => Block::from_tiles(u64::from(id.0), shape.n_features, tiles, keys)
+                .map_err(|_| damaged)?,
+        };
+        Ok(GridBlock {
+            block,
+            values,
+            source_rows,
+        })
     }
 
     /// Reads some tiles of the block, given in order, into `room`, unless it would be quicker to read all. How many were read with them, and what it
@@ -454,94 +453,4 @@ impl Reader<'_> {
         self.words(&mut numbers)?;
         Ok(Some(numbers))
     }
-}
-
-/// Lanes of a checksum, and the bytes that they take together.
-const SUM_LANES: usize = 32;
-const SUM_BYTES: usize = SUM_LANES * size_of::<u32>();
-
-/// Tells damaged bytes from those that were written; no defence against somebody who damages them on purpose.
-///
-/// Each lane goes through `state -> rotate((state ^ word) * odd)`, which is one-to-one in the state and in the word: one changed word
-/// always changes the sum, more than one in a lane but for one case in 2^32. It runs at the speed of memory, where a cryptographic
-/// hash takes longer than decoding.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Checksum([u32; SUM_LANES]);
-
-/// Adds a part to a checksum.
-struct Sum<'a> {
-    bytes: &'a [u8],
-    checksum: &'a mut Checksum,
-}
-
-impl Vectorised for Sum<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        self.checksum.update(self.bytes);
-    }
-}
-
-impl Default for Checksum {
-    fn default() -> Self {
-        Self(std::array::from_fn(|lane| lane as u32))
-    }
-}
-
-impl Checksum {
-    /// Two numbers of each lane, mixed like the words of a lane: other lanes are another number but for one case in 2^64.
-    fn folded(&self) -> u64 {
-        const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
-        let (pairs, _) = self.0.as_chunks::<2>();
-        pairs.iter().fold(0, |sum, [low, high]| {
-            let pair = u64::from(*low) | u64::from(*high) << 32;
-            (sum ^ pair).wrapping_mul(ODD).rotate_left(29)
-        })
-    }
-
-    /// Adds a part, in pieces that [`SUM_BYTES`] divides but for the last.
-    #[inline(always)]
-    fn update(&mut self, bytes: &[u8]) {
-        let (chunks, rest) = bytes.as_chunks::<SUM_BYTES>();
-        // A loop and no closure, which would be compiled for the narrowest vectors, and lanes that nothing else can see meanwhile.
-        let mut lanes = self.0;
-        for chunk in chunks {
-            add(&mut lanes, chunk);
-        }
-        if !rest.is_empty() {
-            let mut padded = [0; SUM_BYTES];
-            padded[..rest.len()].copy_from_slice(rest);
-            add(&mut lanes, &padded);
-        }
-        self.0 = lanes;
-    }
-}
-
-/// In steps that vectorise, each for all lanes.
-#[inline(always)]
-fn add(lanes: &mut [u32; SUM_LANES], chunk: &[u8; SUM_BYTES]) {
-    const ODD: u32 = 0x9e37_79b1;
-    let mut words = [0; SUM_LANES];
-    for (word, bytes) in words.iter_mut().zip(chunk.as_chunks::<4>().0) {
-        *word = u32::from_le_bytes(*bytes);
-    }
-    for lane in 0..SUM_LANES {
-        words[lane] = (words[lane] ^ lanes[lane]).wrapping_mul(ODD);
-    }
-    for lane in 0..SUM_LANES {
-        lanes[lane] = words[lane].rotate_left(15);
-    }
-}
-
-/// A [`Checksum`] of bytes in two places, in one number.
-fn sum_of(places: [&[u8]; 2]) -> u64 {
-    let mut checksum = Checksum::default();
-    for bytes in places {
-        vectors::run(Sum {
-            bytes,
-            checksum: &mut checksum,
-        });
-    }
-    checksum.folded()
 }

@@ -58,7 +58,8 @@ struct Candidate {
     n_resting: u32,
     in_memory: Waste,
     on_disk: Waste,
-    /// So much was wasted that rows should be put in order, now that the centroids have moved. Only where one candidate is left, for each would want another order.
+    /// So much was wasted that rows should be put in order, now that the centroids have moved. Only where one candidate is left, for each would
+    /// want another order.
     wants_order: Option<Reordering>,
 }
 
@@ -74,8 +75,18 @@ struct Waste {
 /// Rows that should be put in the order of a candidate's bounds before a pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reordering {
-    pub in_memory: bool,
-    pub on_disk: bool,
+    in_memory: bool,
+    on_disk: bool,
+}
+
+impl Reordering {
+    /// Which rows of a block. Where a block is written anew, all of them are worth it.
+    pub fn of_block(self, is_on_disk: bool) -> Option<Ordered> {
+        match is_on_disk {
+            true => self.on_disk.then_some(Ordered::All),
+            false => self.in_memory.then_some(Ordered::TilesRead),
+        }
+    }
 }
 
 struct Slot {

@@ -7,7 +7,7 @@ use clientele_data::DataError;
 use clientele_data::ingest::GridBlock;
 use clientele_data::manifest::BlockId;
 use clientele_data::store::BlockStore;
-use clientele_kmeans::cpu::{BlockMemory, Effort, Ordered, Travel};
+use clientele_kmeans::cpu::{BlockMemory, Effort, Travel};
 use clientele_kmeans::{BackendError, Centroids, LANES, Partial};
 use clientele_protocol::CandidateId;
 use rayon::prelude::*;
@@ -31,14 +31,9 @@ impl Worker {
         let wants_order = self.memory.wants_order();
         let on_cpu = |at: usize| {
             let (id, store) = (blocks.ids[at], &blocks.rows.store);
-            let ordered = wants_order.and_then(|(candidate, reordering)| {
-                let (is_due, ordered) = match store.is_spilled(id) {
-                    true => (reordering.on_disk, Ordered::All),
-                    false => (reordering.in_memory, Ordered::TilesRead),
-                };
-                is_due.then_some((candidate, ordered))
-            });
-            if let Some((candidate, ordered)) = ordered {
+            if let Some((candidate, reordering)) = wants_order
+                && let Some(ordered) = reordering.of_block(store.is_spilled(id))
+            {
                 let order = |grid: &mut GridBlock| {
                     self.memory.order(candidate, id, &mut grid.block, ordered);
                 };
@@ -215,13 +210,15 @@ impl Worker {
         asked: &mut [(&Travel, &mut BlockMemory)],
     ) -> Result<(Vec<(Partial, Effort)>, u64), DataError> {
         let cpu = self.resources.engine.cpu();
-        let Some(outline) = store.outline(id) else {
+        let on_disk = store.on_disk(id);
+        let by_tiles = on_disk.and_then(|on_disk| Some((on_disk.outline()?, on_disk)));
+        let Some((outline, on_disk)) = by_tiles else {
             let block = &store.get(id)?.block;
             return Ok((cpu.pass_remembering(block, asked), block.n_rows() as u64));
         };
         let planned = cpu.plan(outline, asked);
         let some = match planned.tiles() {
-            Some(tiles) => store.get_tiles(id, tiles)?,
+            Some(tiles) => on_disk.read_tiles(tiles)?,
             None => None,
         };
         Ok(match some {
@@ -230,7 +227,7 @@ impl Worker {
                 (planned.run_on(&some), n_rows as u64)
             }
             None => {
-                let block = &store.get(id)?.block;
+                let block = &on_disk.read()?.block;
                 (planned.run(block), block.n_rows() as u64)
             }
         })
