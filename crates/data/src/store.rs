@@ -16,8 +16,8 @@ use crate::spill::{Room, Spilled, encode, will_need};
 
 /// Keeps blocks for as long as a run lasts; may be shared by many threads.
 ///
-/// What does not fit is written once to a file that has no name, so nothing is left behind whatever happens, and read with
-/// positioned reads: a mapped file would count as memory of the process.
+/// What does not fit is written to a file that has no name, so nothing is left behind whatever happens, and again only where its rows are
+/// put in another order. It is read with positioned reads: a mapped file would count as memory of the process.
 #[derive(Debug)]
 pub struct BlockStore {
     budget: Arc<Budget>,
