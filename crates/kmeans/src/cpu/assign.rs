@@ -11,7 +11,7 @@ use super::score::{Best, BestTwo, Found, score};
 use super::short_scores::{BestShort, ShortCentroids, score_short};
 use super::shorts::Shorts;
 use super::sums::{Rows, TileRows, join, lanes_of};
-use super::waiting::{Judged, MOST_TILES, N_ROWS_WAITING, N_TILES_WAITING, WantedRow};
+use super::waiting::{Judged, MOST_TILES, N_ROWS_WAITING, N_TILES_WAITING};
 use crate::exact::{self, NearestTwo};
 use crate::split::{ShortRows, Split};
 use crate::{Block, LANES, Partial, TileRoom};
@@ -48,6 +48,16 @@ impl<'a> Assignment<'a> {
             n_scored: 0,
             n_scored_again: 0,
             most_in_doubt: most_in_doubt(centroids.distinct().n_clusters()),
+        }
+    }
+
+    /// Whether every row is added to a sum.
+    #[inline(always)]
+    fn adds_all(&self) -> bool {
+        match &self.wanted {
+            Wanted::Partial(..) => true,
+            Wanted::Changes(remembering) => !remembering.knows_labels(),
+            Wanted::Labels(_) | Wanted::NearBounds(_) | Wanted::Two(_) => false,
         }
     }
 
@@ -169,6 +179,15 @@ unsafe fn visit<S: Shorts, const TILES: usize>(
                 // SAFETY: passed on to the caller.
                 unsafe { attend_row::<S::Floats>(short_rows, due, assignment, rows) };
             }
+            if let Wanted::Changes(remembering) = &mut assignment.wanted
+                && (rows.waiting_moves.are_enough() || most_waiting[1] == 0)
+            {
+                let pending = &mut rows.pending;
+                rows.waiting_moves.take_beyond(most_waiting[1], |due| {
+                    // SAFETY: passed on to the caller.
+                    unsafe { remembering.move_rows::<S::Floats>(short_rows, due, pending) };
+                });
+            }
         }
     }
     if rows.doubts.are_any() {
@@ -214,10 +233,17 @@ unsafe fn label_group<S: Shorts, const TILES: usize>(
                 (None, _) => {}
                 (Some(judged), Wanted::Changes(remembering)) if remembering.knows_labels() => {
                     let short_rows = split.short_rows();
-                    remembering.note_certain(&judged, |row| {
-                        short_rows.fetch_lower(row.row_idx as usize);
-                        rows.waiting_rows.put(row);
-                    });
+                    remembering.note_certain(
+                        &judged,
+                        |row_idx| {
+                            short_rows.fetch_lower(row_idx as usize);
+                            rows.waiting_rows.put(row_idx);
+                        },
+                        |moved| {
+                            short_rows.fetch_lower(moved.row_idx as usize);
+                            rows.waiting_moves.put(moved);
+                        },
+                    );
                 }
                 (Some(judged), _) => {
                     split.fetch_lower(judged.tile_idx, judged.moved | judged.uncertain);
@@ -396,9 +422,16 @@ unsafe fn attend<L: Lanes>(
     let first_row = tile_idx * LANES;
     let n_rows = LANES.min(block.n_rows() - first_row);
     let of_tile = &mut rows.of_tile;
-    if moved | uncertain != 0 {
+    // Rows that are all added to sums are put together where they are added.
+    let adds_all = assignment.adds_all();
+    let cut = block
+        .split()
+        .filter(|_| adds_all)
+        .map(|split| split.tile(tile_idx));
+    let wanted = if cut.is_some() { 0 } else { moved } | uncertain;
+    if wanted != 0 {
         // SAFETY: passed on to the caller.
-        unsafe { of_tile.take::<L>(block, tile_idx, moved | uncertain) };
+        unsafe { of_tile.take::<L>(block, tile_idx, wanted) };
     }
     if uncertain != 0 {
         for lane in lanes_of(uncertain) {
@@ -412,39 +445,43 @@ unsafe fn attend<L: Lanes>(
             moved = unsafe { remembering.moved::<L>(tile_idx, n_rows, &labels) };
         }
     }
+    let pending = &mut rows.pending;
+    let mut add_all = |partial: &mut Partial| match cut {
+        // SAFETY: passed on to the caller.
+        Some(tile) => unsafe { pending.add_tile::<L>(tile, of_tile, n_rows, &labels, partial) },
+        None => pending.add_rows(of_tile, n_rows, &labels, partial),
+    };
     match &mut assignment.wanted {
         Wanted::NearBounds(_) | Wanted::Two(_) => {}
         Wanted::Labels(all) => {
             all[first_row..][..n_rows].copy_from_slice(&labels[..n_rows]);
         }
         Wanted::Partial(partial, all) => {
-            rows.pending.add_rows(of_tile, n_rows, &labels, partial);
+            add_all(partial);
             if let Some(all) = all {
                 all[first_row..][..n_rows].copy_from_slice(&labels[..n_rows]);
             }
         }
+        Wanted::Changes(remembering) if adds_all => {
+            add_all(remembering.note_first_labels(tile_idx, n_rows, &labels));
+        }
         Wanted::Changes(remembering) => {
-            remembering.note_labels(tile_idx, moved, of_tile, &labels, &mut rows.pending);
+            remembering.note_labels(tile_idx, moved, of_tile, &labels, pending);
         }
     }
 }
 
-/// Does the rest of a row that upper bits were not enough for, in a pass that knows labels: it is moved, or waits with others to be scored
-/// again.
+/// Does the rest of a row that upper bits left in doubt, in a pass that knows labels: it waits with others to be scored again.
 #[inline(always)]
 unsafe fn attend_row<L: Lanes>(
     short_rows: &ShortRows<'_>,
-    wanted: WantedRow,
+    row_idx: u32,
     assignment: &mut Assignment<'_>,
     rows: &mut Rows,
 ) {
-    let WantedRow { row_idx, from, to } = wanted;
     let row_idx = row_idx as usize;
     let row = &mut rows.single[..];
     short_rows.pick(row_idx, row);
-    if let (Wanted::Changes(remembering), true) = (&mut assignment.wanted, from != to) {
-        return remembering.move_row(row, [from, to], &mut rows.pending);
-    }
     rows.doubts.put(row_idx, row);
     if rows.doubts.are_enough() {
         // SAFETY: passed on to the caller.

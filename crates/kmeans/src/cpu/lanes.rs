@@ -1,5 +1,6 @@
 //! Sixteen `f32` side by side: one row of a tile in each lane.
 
+use super::Vectorised;
 use crate::LANES;
 use crate::split::{CutChunk, CutPair};
 
@@ -27,6 +28,13 @@ pub(crate) trait Lanes: Copy {
     unsafe fn if_less(self, bound: Self, then: Self, otherwise: Self) -> Self;
     /// Whether `self - low <= gap` in any lane.
     unsafe fn any_within(self, low: Self, gap: f32) -> bool;
+
+    /// Runs `work` in a function of its own, which has all registers to itself.
+    #[inline(always)]
+    unsafe fn apart<W: Vectorised>(work: W) -> W::Output {
+        // SAFETY: passed on to the caller.
+        unsafe { work.run::<Self>() }
+    }
 
     /// A bit for each row that `a` and `b` have other labels for.
     #[inline(always)]

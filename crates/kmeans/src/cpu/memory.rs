@@ -14,8 +14,9 @@ use super::ordering::{Ordered, in_order, order_by_bounds};
 use super::score::Scores;
 use super::sums::{Pending, TileRows, lanes_of};
 use super::travel::Travel;
-use super::waiting::{Judged, WantedRow};
+use super::waiting::{Judged, MovedRow};
 use super::{Vectorised, vectorised};
+use crate::split::ShortRows;
 use crate::{Block, LANES, Outline, Partial};
 
 /// Taken off a bound for what is rounded when a gap is turned into units: a half for the whole number nearest, one for the travel that is
@@ -399,41 +400,51 @@ impl Remembering<'_> {
         self.knows_labels
     }
 
-    /// The labels of a tile, in a pass that knows those of the pass before; its rows that come to another cluster, and those whose label is
-    /// uncertain, which keep the one they have, are `wanted`: see [`Remembering::move_row`].
+    /// The labels of a tile, in a pass that knows those of the pass before. Rows whose label is uncertain keep the one they have, and are
+    /// `doubtful`; those that come to another cluster have `moved`: see [`Remembering::move_rows`].
     #[inline(always)]
-    pub(super) fn note_certain(&mut self, judged: &Judged, mut wanted: impl FnMut(WantedRow)) {
+    pub(super) fn note_certain(
+        &mut self,
+        judged: &Judged,
+        mut doubtful: impl FnMut(u32),
+        mut moved: impl FnMut(MovedRow),
+    ) {
         let Judged {
             tile_idx,
             mut labels,
             uncertain,
-            moved,
+            ..
         } = *judged;
         let known = &mut self.memory.labels.as_chunks_mut::<LANES>().0[tile_idx];
-        for lane in lanes_of(moved | uncertain) {
-            let from = known[lane];
-            if (uncertain >> lane) & 1 == 1 {
-                labels[lane] = from;
-            }
-            wanted(WantedRow {
-                row_idx: (tile_idx * LANES + lane) as u32,
-                from,
+        let row_idx = |lane| (tile_idx * LANES + lane) as u32;
+        for lane in lanes_of(uncertain) {
+            labels[lane] = known[lane];
+            doubtful(row_idx(lane));
+        }
+        for lane in lanes_of(judged.moved & !uncertain) {
+            moved(MovedRow {
+                row_idx: row_idx(lane),
+                from: known[lane],
                 to: labels[lane],
             });
         }
         *known = labels;
     }
 
-    /// `row` [n_chunks], whose label was noted, comes from one cluster to another.
+    /// Some of the `rows` of a block, whose labels were noted, come from one cluster to another.
+    ///
+    /// # Safety
+    /// As for [`Lanes`].
     #[inline(always)]
-    pub(super) fn move_row(
+    pub(super) unsafe fn move_rows<L: Lanes>(
         &mut self,
-        row: &[[i32; LANES]],
-        from_to: [u16; 2],
+        rows: &ShortRows<'_>,
+        moves: &[MovedRow],
         pending: &mut Pending,
     ) {
-        self.n_moved += 1;
-        pending.move_row(row, from_to, &mut self.partial);
+        self.n_moved += moves.len() as u64;
+        // SAFETY: passed on to the caller.
+        unsafe { pending.move_short_rows::<L>(rows, moves, &mut self.partial) };
     }
 
     /// The labels of the rows `row_idxs` of any tiles, in a pass that knows those of the pass before; `rows` are these rows.
@@ -483,7 +494,21 @@ impl Remembering<'_> {
         unsafe { L::differing(known, labels) & all }
     }
 
-    /// The labels of a tile's rows, of which `moved` come to another cluster; 0 beyond the last. `rows` has those that do.
+    /// The labels of a tile's `n_rows` rows, in a pass that knows none; 0 beyond the last. What they are to be added to.
+    #[inline(always)]
+    pub(super) fn note_first_labels(
+        &mut self,
+        tile_idx: usize,
+        n_rows: usize,
+        labels: &[u16; LANES],
+    ) -> &mut Partial {
+        self.n_moved += n_rows as u64;
+        self.memory.labels[tile_idx * LANES..][..LANES].copy_from_slice(labels);
+        &mut self.partial
+    }
+
+    /// The labels of a tile's rows, of which `moved` come to another cluster, in a pass that knows those of the pass before; 0 beyond the
+    /// last. `rows` has those that do.
     #[inline(always)]
     pub(super) fn note_labels(
         &mut self,
@@ -493,17 +518,13 @@ impl Remembering<'_> {
         labels: &[u16; LANES],
         pending: &mut Pending,
     ) {
-        self.n_moved += u64::from(moved.count_ones());
-        let known = &mut self.memory.labels[tile_idx * LANES..][..LANES];
-        if !self.knows_labels {
-            let n_rows = moved.count_ones() as usize;
-            pending.add_rows(rows, n_rows, labels, &mut self.partial);
-        } else if moved != 0 {
-            let mut from = [0; LANES];
-            from.copy_from_slice(known);
-            pending.move_rows(rows, moved, [&from, labels], &mut self.partial);
+        if moved == 0 {
+            return;
         }
-        known.copy_from_slice(labels);
+        self.n_moved += u64::from(moved.count_ones());
+        let known = &mut self.memory.labels.as_chunks_mut::<LANES>().0[tile_idx];
+        pending.move_rows(rows, moved, [known, labels], &mut self.partial);
+        *known = *labels;
     }
 
     /// Adds what [`Remembering::note_labels`] left pending.

@@ -17,8 +17,12 @@ pub(super) struct ShortCentroids {
     width: usize,
     /// [n_panels x n_pairs x width]
     panels: Vec<i32>,
+    /// Pairs of a tile for each panel: what is fetched while it is scored. All at once would fill the queue of the memory.
+    share: usize,
     /// [n_panels x width]
     biases: Vec<i32>,
+    /// [n_panels x width] as they stand in the low bits of a score. That of a centroid out of reach says nothing, and must fit.
+    idxs: Vec<i32>,
     /// How long a row or centroid of rounding errors may be, and what of the error of a score is the same for all rows.
     half: f64,
     least_error: f64,
@@ -95,10 +99,13 @@ impl ShortCentroids {
             }
         }
         biases.resize(n_panels * width, i32::MAX);
+        let idxs = (0..(n_panels * width) as i32).map(|idx| idx & idx_mask);
         Self {
             width,
             panels,
+            share: n_pairs.div_ceil(n_panels),
             biases,
+            idxs: idxs.collect(),
             half,
             least_error,
             gap: [rounded_up(constant), rounded_up(2.0 * half / step)],
@@ -301,9 +308,8 @@ unsafe fn score_panels<S: Shorts, const TILES: usize, const WIDTH: usize>(
     }
     let tiles = same_length;
     let (biases, _) = centroids.biases.as_chunks::<WIDTH>();
+    let (idxs, _) = centroids.idxs.as_chunks::<WIDTH>();
     let (mut ahead, _) = ahead.as_chunks::<TILES>();
-    // Each panel fetches its share: all at once would fill the queue of the memory.
-    let share = ahead.len().div_ceil(biases.len()).min(n_pairs);
     // SAFETY: passed on to the caller.
     unsafe {
         let mut best = BestShort {
@@ -312,12 +318,12 @@ unsafe fn score_panels<S: Shorts, const TILES: usize, const WIDTH: usize>(
         };
         let mask = S::splat(centroids.idx_mask);
         let panels = centroids.panels.chunks_exact(n_pairs * WIDTH);
-        for (panel_idx, (panel, biases)) in panels.zip(biases).enumerate() {
+        for ((panel, biases), idxs) in panels.zip(biases).zip(idxs) {
             let mut scores = [[S::splat(0); TILES]; WIDTH];
             for (scores, &bias) in scores.iter_mut().zip(biases) {
                 *scores = [S::splat(bias); TILES];
             }
-            let (own, others) = ahead.split_at(share.min(ahead.len()));
+            let (own, others) = ahead.split_at(centroids.share.min(ahead.len()));
             ahead = others;
             let (first, rest) = panel.as_chunks::<WIDTH>().0.split_at(own.len());
             // Slices of one length: then no index is checked.
@@ -335,9 +341,8 @@ unsafe fn score_panels<S: Shorts, const TILES: usize, const WIDTH: usize>(
             for (pair_idx, values) in rest.iter().enumerate() {
                 add_products(&rest_of, values, pair_idx, &mut scores);
             }
-            for (member, scores) in scores.into_iter().enumerate() {
-                // That of a centroid out of reach says nothing, and must fit.
-                let idx = S::splat((panel_idx * WIDTH + member) as i32 & centroids.idx_mask);
+            for (scores, &idx) in scores.into_iter().zip(idxs) {
+                let idx = S::splat(idx);
                 for (tile, score) in scores.into_iter().enumerate() {
                     let score = score.with_bits(mask, idx);
                     let least = best.score[tile];

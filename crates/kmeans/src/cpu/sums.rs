@@ -2,11 +2,12 @@
 //!
 //! On the GPU the same happens within `shaders/assign.wgsl`.
 
+use super::Vectorised;
 use super::doubts::Doubts;
 use super::lanes::Lanes;
-use super::waiting::{WaitingRows, WaitingTiles};
+use super::waiting::{MovedRow, WaitingMoves, WaitingRows, WaitingTiles};
 use crate::block::Values;
-use crate::split::{ChunkRoom, CutPair, CutTile};
+use crate::split::{ChunkRoom, CutPair, CutTile, RowsOfChunks, ShortRows};
 use crate::{Block, LANES, Partial, whole};
 
 /// So many rows of a tile are picked out one by one; for more, the tile is turned into rows.
@@ -21,6 +22,7 @@ pub(super) struct Rows {
     /// Of the assignment at work.
     pub(super) waiting_tiles: WaitingTiles,
     pub(super) waiting_rows: WaitingRows,
+    pub(super) waiting_moves: WaitingMoves,
     /// [n_chunks] of sixteen features: one that has waited.
     pub(super) single: Vec<[i32; LANES]>,
     pub(super) doubts: Doubts,
@@ -117,11 +119,17 @@ impl TileRows {
 
     #[inline(always)]
     unsafe fn turn_cut<L: Lanes>(&mut self, tile: CutTile<'_>) {
-        let mut room = ChunkRoom::default();
         for chunk_idx in 0..self.n_chunks {
-            let chunk = tile.chunk(chunk_idx, &mut room);
-            // SAFETY: passed on to the caller.
-            unsafe { L::turn_cut(chunk, &mut self.chunks[chunk_idx..], self.n_chunks) };
+            let rows = &mut self.chunks[chunk_idx..];
+            match tile.whole_chunk(chunk_idx) {
+                // SAFETY: passed on to the caller.
+                Some(chunk) => unsafe { L::turn_cut(chunk, rows, self.n_chunks) },
+                None => {
+                    let mut room = ChunkRoom::default();
+                    // SAFETY: passed on to the caller.
+                    unsafe { L::turn_cut(tile.chunk(chunk_idx, &mut room), rows, self.n_chunks) };
+                }
+            }
         }
     }
 
@@ -236,13 +244,40 @@ impl Pending {
         let n_chunks = rows.n_chunks;
         self.make_room(n_rows as u32, n_chunks, partial);
         for (lane, &label) in labels[..n_rows].iter().enumerate() {
-            let label = usize::from(label);
-            partial.counts[label] += 1;
-            let sums = &mut self.sums[label * n_chunks..][..n_chunks];
-            for (sums, row) in sums.iter_mut().zip(rows.chunks_of(lane)) {
-                add(sums, row);
-            }
+            partial.counts[usize::from(label)] += 1;
+            add(
+                of_cluster(&mut self.sums, label, n_chunks),
+                rows.chunks_of(lane),
+            );
         }
+    }
+
+    /// As [`Pending::add_rows`], of a tile that is still cut in two.
+    ///
+    /// # Safety
+    /// As for [`Lanes`].
+    #[inline(always)]
+    pub(super) unsafe fn add_tile<L: Lanes>(
+        &mut self,
+        tile: CutTile<'_>,
+        room: &mut TileRows,
+        n_rows: usize,
+        labels: &[u16; LANES],
+        partial: &mut Partial,
+    ) {
+        room.make_room(2 * tile.pairs.len());
+        self.make_room(n_rows as u32, room.n_chunks, partial);
+        for &label in &labels[..n_rows] {
+            partial.counts[usize::from(label)] += 1;
+        }
+        let adding = Adding {
+            tile,
+            room,
+            labels: &labels[..n_rows],
+            sums: &mut self.sums,
+        };
+        // SAFETY: passed on to the caller.
+        unsafe { L::apart(adding) }
     }
 
     /// Takes the rows of a tile whose bit is set from the clusters `from` to the clusters `to`, as [`Pending::add_rows`] adds them.
@@ -269,19 +304,35 @@ impl Pending {
     ) {
         let n_chunks = row.len();
         self.make_room(1, n_chunks, partial);
-        let (from, to) = (usize::from(from), usize::from(to));
-        partial.counts[from] -= 1;
-        partial.counts[to] += 1;
-        for (sums, row) in self.sums[from * n_chunks..][..n_chunks].iter_mut().zip(row) {
-            let mut less = *sums;
-            for feature in 0..LANES {
-                less[feature] -= row[feature];
-            }
-            *sums = less;
+        partial.counts[usize::from(from)] -= 1;
+        partial.counts[usize::from(to)] += 1;
+        subtract(of_cluster(&mut self.sums, from, n_chunks), row);
+        add(of_cluster(&mut self.sums, to, n_chunks), row);
+    }
+
+    /// Takes some of `rows` from a cluster to another, as [`Pending::move_row`] does each of them.
+    ///
+    /// # Safety
+    /// As for [`Lanes`].
+    #[inline(always)]
+    pub(super) unsafe fn move_short_rows<L: Lanes>(
+        &mut self,
+        rows: &ShortRows<'_>,
+        moves: &[MovedRow],
+        partial: &mut Partial,
+    ) {
+        self.make_room(moves.len() as u32, rows.n_chunks(), partial);
+        for moved in moves {
+            partial.counts[usize::from(moved.from)] -= 1;
+            partial.counts[usize::from(moved.to)] += 1;
         }
-        for (sums, row) in self.sums[to * n_chunks..][..n_chunks].iter_mut().zip(row) {
-            add(sums, row);
-        }
+        let moving = Moving {
+            rows,
+            moves,
+            sums: &mut self.sums,
+        };
+        // SAFETY: passed on to the caller.
+        unsafe { L::apart(moving) }
     }
 
     /// For so many rows more.
@@ -313,14 +364,123 @@ impl Pending {
     }
 }
 
-/// On a copy: of what may lie in one place the compiler makes no vectors.
-#[inline(always)]
-fn add(sums: &mut [i32; LANES], row: &[i32; LANES]) {
-    let mut more = *sums;
-    for feature in 0..LANES {
-        more[feature] += row[feature];
+/// A tile whose rows are added to sums, see [`Moving`].
+struct Adding<'a> {
+    tile: CutTile<'a>,
+    room: &'a mut TileRows,
+    /// [n_rows]
+    labels: &'a [u16],
+    /// [n_clusters x n_chunks]
+    sums: &'a mut [[i32; LANES]],
+}
+
+impl Vectorised for Adding<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        // SAFETY: passed on to the caller.
+        unsafe { self.room.turn_cut::<L>(self.tile) };
+        // Of a known number of features the compiler makes registers.
+        match self.room.n_chunks {
+            1 => self.of_chunks::<1>(),
+            2 => self.of_chunks::<2>(),
+            3 => self.of_chunks::<3>(),
+            4 => self.of_chunks::<4>(),
+            n_chunks => {
+                let rows = self.room.chunks.chunks_exact(n_chunks);
+                for (row, &label) in rows.zip(self.labels) {
+                    add(of_cluster(self.sums, label, n_chunks), row);
+                }
+            }
+        }
     }
-    *sums = more;
+}
+
+impl Adding<'_> {
+    #[inline(always)]
+    fn of_chunks<const N_CHUNKS: usize>(self) {
+        let (rows, _) = self.room.chunks.as_chunks::<N_CHUNKS>();
+        let (sums, _) = self.sums.as_chunks_mut::<N_CHUNKS>();
+        for (row, &label) in rows.iter().zip(self.labels) {
+            add(&mut sums[usize::from(label)], row);
+        }
+    }
+}
+
+/// Rows that come from a cluster to another: a loop of its own, in which everything stays in registers.
+struct Moving<'a> {
+    rows: &'a ShortRows<'a>,
+    moves: &'a [MovedRow],
+    /// [n_clusters x n_chunks]
+    sums: &'a mut [[i32; LANES]],
+}
+
+impl Vectorised for Moving<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        if let Some(rows) = self.rows.of_chunks::<1>() {
+            self.of_chunks(&rows);
+        } else if let Some(rows) = self.rows.of_chunks::<2>() {
+            self.of_chunks(&rows);
+        } else if let Some(rows) = self.rows.of_chunks::<3>() {
+            self.of_chunks(&rows);
+        } else if let Some(rows) = self.rows.of_chunks::<4>() {
+            self.of_chunks(&rows);
+        } else {
+            let n_chunks = self.rows.n_chunks();
+            let mut row = vec![[0; LANES]; n_chunks];
+            for moved in self.moves {
+                self.rows.pick(moved.row_idx as usize, &mut row);
+                subtract(of_cluster(self.sums, moved.from, n_chunks), &row);
+                add(of_cluster(self.sums, moved.to, n_chunks), &row);
+            }
+        }
+    }
+}
+
+impl Moving<'_> {
+    #[inline(always)]
+    fn of_chunks<const N_CHUNKS: usize>(self, rows: &RowsOfChunks<'_, N_CHUNKS>) {
+        let (sums, _) = self.sums.as_chunks_mut::<N_CHUNKS>();
+        for moved in self.moves {
+            let row = rows.pick(moved.row_idx as usize);
+            subtract(&mut sums[usize::from(moved.from)], &row);
+            add(&mut sums[usize::from(moved.to)], &row);
+        }
+    }
+}
+
+/// Those of a cluster among `sums` [n_clusters x n_chunks].
+#[inline(always)]
+fn of_cluster(sums: &mut [[i32; LANES]], label: u16, n_chunks: usize) -> &mut [[i32; LANES]] {
+    &mut sums[usize::from(label) * n_chunks..][..n_chunks]
+}
+
+/// Adds a row to sums, both [n_chunks]. On a copy: of what may lie in one place the compiler makes no vectors.
+#[inline(always)]
+fn add(sums: &mut [[i32; LANES]], row: &[[i32; LANES]]) {
+    for (sums, row) in sums.iter_mut().zip(row) {
+        let mut more = *sums;
+        for feature in 0..LANES {
+            more[feature] += row[feature];
+        }
+        *sums = more;
+    }
+}
+
+/// Takes a row from sums, as [`add`] adds it.
+#[inline(always)]
+fn subtract(sums: &mut [[i32; LANES]], row: &[[i32; LANES]]) {
+    for (sums, row) in sums.iter_mut().zip(row) {
+        let mut less = *sums;
+        for feature in 0..LANES {
+            less[feature] -= row[feature];
+        }
+        *sums = less;
+    }
 }
 
 /// The positions of the bits that are set.
@@ -334,9 +494,68 @@ pub(crate) fn lanes_of(mut bits: u32) -> impl Iterator<Item = usize> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::GRID_LIMIT;
+
+    /// Counts and sums of blocks of several widths, whose rows were added tile by tile and then moved, seventy at a time.
+    ///
+    /// # Safety
+    /// As for [`Lanes`].
+    #[inline(always)]
+    pub(in super::super) unsafe fn added_and_moved<L: Lanes>() -> Vec<Partial> {
+        const N_CLUSTERS: usize = 5;
+        let mut found = Vec::new();
+        for n_features in [2, 15, 16, 17, 32, 48, 64, 80] {
+            let n_rows = 20 * LANES - 3;
+            let value = |at: usize| (at * 7_919 % 90_001) as i32 - 40_000;
+            let values: Vec<i32> = (0..n_rows * n_features).map(value).collect();
+            let block = Block::from_rows(0, n_features, &values, vec![0; n_rows]).unwrap();
+            let block = block.into_whole().into_split();
+            let split = block.split().expect("worth while");
+            let from = |row_idx: usize| (row_idx * row_idx % N_CLUSTERS) as u16;
+            let to = |row_idx: usize| (row_idx * 3 % N_CLUSTERS) as u16;
+            let mut expected = Partial::zero(N_CLUSTERS, n_features);
+            for (row_idx, row) in values.chunks_exact(n_features).enumerate() {
+                let label = usize::from(if row_idx % 3 == 0 { from } else { to }(row_idx));
+                expected.counts[label] += 1;
+                let sums = expected.sums[label * n_features..].iter_mut();
+                sums.zip(row).for_each(|(sum, x)| *sum += i64::from(*x));
+            }
+            let mut partial = Partial::zero(N_CLUSTERS, n_features);
+            let (mut pending, mut room) = (Pending::default(), TileRows::default());
+            let moves: Vec<MovedRow> = (0..n_rows)
+                .filter(|row_idx| row_idx % 3 != 0)
+                .map(|row_idx| MovedRow {
+                    row_idx: row_idx as u32,
+                    from: from(row_idx),
+                    to: to(row_idx),
+                })
+                .collect();
+            // SAFETY: passed on to the caller.
+            unsafe {
+                for tile_idx in 0..n_rows.div_ceil(LANES) {
+                    let labels = std::array::from_fn(|lane| from(tile_idx * LANES + lane));
+                    let n_rows = LANES.min(n_rows - tile_idx * LANES);
+                    let tile = split.tile(tile_idx);
+                    pending.add_tile::<L>(tile, &mut room, n_rows, &labels, &mut partial);
+                }
+                for moves in moves.chunks(70) {
+                    pending.move_short_rows::<L>(&split.short_rows(), moves, &mut partial);
+                }
+            }
+            pending.flush(&mut partial);
+            assert_eq!(partial, expected, "{n_features} features");
+            found.push(partial);
+        }
+        found
+    }
+
+    #[test]
+    fn rows_are_added_and_moved() {
+        // SAFETY: `Scalar` needs no more than the processor that the crate is compiled for.
+        unsafe { added_and_moved::<super::super::Scalar>() };
+    }
 
     #[test]
     fn sums_of_the_largest_values_have_room_until_they_are_flushed() {

@@ -13,7 +13,7 @@ use crate::block::{norm_of_grid_tile, rounded_up_root};
 use crate::cpu::{Lanes, Vectorised, join, lanes_of, vectorised};
 use crate::to_grid::{PutOnGrid, place_strip, strips};
 use crate::{GRID_LIMIT, LANES, Tiles, whole};
-pub(crate) use tile::{ChunkRoom, CutChunk, CutPair, CutTile, ShortRows};
+pub(crate) use tile::{ChunkRoom, CutChunk, CutPair, CutTile, RowsOfChunks, ShortRows};
 
 /// No row that is scored by its upper bits is longer than this in steps of `2^shift`, nor any value of it: 2^15 less room for roundings.
 /// The product of two such rows is below 2^30 then, half a square below 2^29, and scores fit 32 bits with one to spare.

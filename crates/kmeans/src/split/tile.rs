@@ -35,22 +35,30 @@ pub(crate) struct ChunkRoom {
 }
 
 impl<'a> CutTile<'a> {
+    /// Features `chunk_idx * LANES` and those that follow, if there are sixteen.
+    #[inline(always)]
+    pub(crate) fn whole_chunk(self, chunk_idx: usize) -> Option<CutChunk<'a>> {
+        let (n_quads, first) = (self.lower.len() / LANES, chunk_idx * (LANES / 4));
+        if n_quads - first < LANES / 4 {
+            return None;
+        }
+        Some(CutChunk {
+            pairs: self.pairs[chunk_idx * (LANES / 2)..].first_chunk()?,
+            lower: &self.lower[first..],
+            n_quads,
+            origin: &self.origin[chunk_idx],
+            shift: self.shift,
+        })
+    }
+
     /// Features `chunk_idx * LANES` and those that follow.
     #[inline(always)]
     pub(crate) fn chunk(self, chunk_idx: usize, room: &'a mut ChunkRoom) -> CutChunk<'a> {
+        if let Some(chunk) = self.whole_chunk(chunk_idx) {
+            return chunk;
+        }
         let pairs = &self.pairs[chunk_idx * (LANES / 2)..];
         let (n_quads, first) = (self.lower.len() / LANES, chunk_idx * (LANES / 4));
-        if let Some(pairs) = pairs.first_chunk()
-            && n_quads - first >= LANES / 4
-        {
-            return CutChunk {
-                pairs,
-                lower: &self.lower[first..],
-                n_quads,
-                origin: &self.origin[chunk_idx],
-                shift: self.shift,
-            };
-        }
         for (own, pair) in room.pairs.iter_mut().zip(pairs) {
             *own = *pair;
         }
@@ -104,6 +112,26 @@ pub(crate) struct ShortRows<'a> {
 }
 
 impl ShortRows<'_> {
+    /// Sixteens of features in a row.
+    #[inline(always)]
+    pub(crate) fn n_chunks(&self) -> usize {
+        self.origin.len()
+    }
+
+    /// The same, if they have so many, none of them filled up.
+    #[inline(always)]
+    pub(crate) fn of_chunks<const N_CHUNKS: usize>(&self) -> Option<RowsOfChunks<'_, N_CHUNKS>> {
+        if self.n_pairs != N_CHUNKS * (LANES / 2) {
+            return None;
+        }
+        Some(RowsOfChunks {
+            pairs: self.pairs.as_chunks().0.as_chunks().0,
+            lower: self.lower.as_chunks().0.as_chunks().0,
+            origin: self.origin.as_array()?,
+            shift: self.shift,
+        })
+    }
+
     /// Fetches the lower bits of a row into the nearest cache.
     #[inline(always)]
     pub(crate) fn fetch_lower(&self, row_idx: usize) {
@@ -118,6 +146,31 @@ impl ShortRows<'_> {
         let lower = &self.lower[row_idx * self.n_quads..][..self.n_quads];
         let cut = (self.origin, self.shift);
         pick(pairs, row_idx % LANES, lower, cut, out);
+    }
+}
+
+/// [`ShortRows`] of a known number of features.
+pub(crate) struct RowsOfChunks<'a, const N_CHUNKS: usize> {
+    /// [n_tiles]
+    pairs: &'a [[[[i32; LANES]; LANES / 2]; N_CHUNKS]],
+    /// [n_rows]
+    lower: &'a [[[i32; LANES / 4]; N_CHUNKS]],
+    origin: &'a [[i32; LANES]; N_CHUNKS],
+    shift: u32,
+}
+
+impl<const N_CHUNKS: usize> RowsOfChunks<'_, N_CHUNKS> {
+    /// A row.
+    #[inline(always)]
+    pub(crate) fn pick(&self, row_idx: usize) -> [[i32; LANES]; N_CHUNKS] {
+        let pairs = &self.pairs[row_idx / LANES];
+        let lower = &self.lower[row_idx];
+        let mut row = [[0; LANES]; N_CHUNKS];
+        for chunk_idx in 0..N_CHUNKS {
+            let upper = upper_of(&pairs[chunk_idx], row_idx % LANES);
+            row[chunk_idx] = join_row(upper, lower[chunk_idx], &self.origin[chunk_idx], self.shift);
+        }
+        row
     }
 }
 

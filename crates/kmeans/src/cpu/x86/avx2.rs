@@ -1,5 +1,6 @@
 //! AVX2: a tile is two registers.
 
+use super::super::Vectorised;
 use super::super::lanes::{FEW_CLUSTERS, Lanes};
 use super::super::shorts::Shorts;
 use crate::LANES;
@@ -46,6 +47,12 @@ impl Avx2 {
 }
 
 impl Lanes for Avx2 {
+    #[inline(always)]
+    unsafe fn apart<W: Vectorised>(work: W) -> W::Output {
+        // SAFETY: passed on to the caller.
+        unsafe { super::run_avx2(work) }
+    }
+
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
         // SAFETY: the caller has AVX2 and FMA (contract of the trait).

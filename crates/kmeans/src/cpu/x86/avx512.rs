@@ -1,5 +1,6 @@
 //! AVX-512: a tile is one register.
 
+use super::super::Vectorised;
 use super::super::lanes::{FEW_CLUSTERS, Lanes};
 use super::super::shorts::Shorts;
 use super::avx2::differing;
@@ -29,6 +30,12 @@ impl Avx512 {
 }
 
 impl Lanes for Avx512 {
+    #[inline(always)]
+    unsafe fn apart<W: Vectorised>(work: W) -> W::Output {
+        // SAFETY: passed on to the caller.
+        unsafe { super::run_avx512(work) }
+    }
+
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
         // SAFETY: the caller has AVX-512 (contract of the trait).

@@ -31,6 +31,7 @@ pub(super) unsafe fn sweep_avx2(block: &Block, assignments: &mut [Assignment<'_>
 }
 
 /// Plain loops, in vectors of 64 bytes.
+#[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw")]
 pub(super) unsafe fn run_avx512<W: Vectorised>(work: W) -> W::Output {
     // SAFETY: this function is compiled with what `Avx512` needs, and its caller has seen that the processor has it.
@@ -38,6 +39,7 @@ pub(super) unsafe fn run_avx512<W: Vectorised>(work: W) -> W::Output {
 }
 
 /// Plain loops, in vectors of 32 bytes.
+#[inline(never)]
 #[target_feature(enable = "avx2,fma")]
 pub(super) unsafe fn run_avx2<W: Vectorised>(work: W) -> W::Output {
     // SAFETY: this function is compiled with what `Avx2` needs, and its caller has seen that the processor has it.
@@ -50,10 +52,10 @@ mod tests {
     use super::super::lanes::{FEW_CLUSTERS, Lanes, OfClusters, Scalar};
     use super::super::shorts::PlainShorts;
     use super::super::shorts::tests::{numbers, outcomes};
-    use super::super::sums::join;
+    use super::super::sums::{join, tests::added_and_moved};
     use super::*;
-    use crate::LANES;
     use crate::split::{ChunkRoom, CutTile};
+    use crate::{LANES, Partial};
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
     unsafe fn outcomes_vnni(numbers: &[[i32; LANES]]) -> Vec<[i32; LANES]> {
@@ -155,6 +157,7 @@ mod tests {
         [[i32; LANES]; LANES],
         (Vec<[f32; LANES]>, Vec<[i32; LANES]>, Vec<u32>),
         Vec<[u16; LANES]>,
+        Vec<Partial>,
     );
 
     #[target_feature(enable = "avx512f,avx512bw")]
@@ -165,6 +168,7 @@ mod tests {
                 transposed::<Avx512>(columns),
                 put_together::<Avx512>(),
                 looked_up::<Avx512>(),
+                added_and_moved::<Avx512>(),
             )
         }
     }
@@ -177,6 +181,7 @@ mod tests {
                 transposed::<Avx2>(columns),
                 put_together::<Avx2>(),
                 looked_up::<Avx2>(),
+                added_and_moved::<Avx2>(),
             )
         }
     }
@@ -210,7 +215,14 @@ mod tests {
             std::array::from_fn(|f| std::array::from_fn(|lane| (f * 100 + lane) as f32 - 777.0));
         let rows = std::array::from_fn(|lane| std::array::from_fn(|f| columns[f][lane] as i32));
         // SAFETY: `Scalar` needs nothing.
-        let expected = unsafe { (rows, put_together::<Scalar>(), looked_up::<Scalar>()) };
+        let expected = unsafe {
+            (
+                rows,
+                put_together::<Scalar>(),
+                looked_up::<Scalar>(),
+                added_and_moved::<Scalar>(),
+            )
+        };
         let available = Kernel::available();
         if available.contains(&Kernel::Avx2) {
             // SAFETY: just seen.
