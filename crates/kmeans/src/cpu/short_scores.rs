@@ -75,7 +75,8 @@ impl ShortCentroids {
             })
         };
         let least_error = half * (factor * max_norm + half) + 0.5;
-        let idx_mask = n_clusters.next_power_of_two() as i32 - 1;
+        // Whole bytes, which any instruction set can put in place at once.
+        let idx_mask = if n_clusters <= 1 << 8 { 0xff } else { 0xffff };
         // Four roundings by 2^-24, and one down to a whole number.
         let rounded_up = |term: f64| (term * (1.0 + 1e-6)) as f32;
         let constant = 2.0 * least_error + f64::from(idx_mask) + 2.0;

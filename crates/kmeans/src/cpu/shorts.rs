@@ -25,7 +25,7 @@ pub(super) trait Shorts: Copy {
     unsafe fn plus(self, other: Self) -> Self;
     /// `self + a.low * b.low + a.high * b.high`.
     unsafe fn plus_products(self, a: Self, b: Self) -> Self;
-    /// `bits` in place of the bits of `mask`, which has all of them.
+    /// `bits` in place of the bits of `mask`, which has all of them, and is of whole bytes.
     unsafe fn with_bits(self, mask: Self, bits: Self) -> Self;
     /// The smaller.
     unsafe fn min(self, other: Self) -> Self;
@@ -132,7 +132,7 @@ pub(super) mod tests {
                 let [a, b, c] = [S::load(&three[0]), S::load(&three[1]), S::load(&three[2])];
                 keep(a.plus(b));
                 keep(a.plus_products(b, c));
-                let mask = three[2][0];
+                let mask = [0xff, 0xffff, 0x00ff_ff00][three[2][0].rem_euclid(3) as usize];
                 keep(a.with_bits(S::splat(mask), S::splat(mask & three[1][0])));
                 keep(a.min(b));
                 keep(a.max(b));

@@ -389,8 +389,8 @@ impl Shorts for Avx2Shorts {
         // SAFETY: as above.
         unsafe {
             Self(
-                _mm256_or_si256(_mm256_andnot_si256(mask.0, self.0), bits.0),
-                _mm256_or_si256(_mm256_andnot_si256(mask.1, self.1), bits.1),
+                _mm256_blendv_epi8(self.0, bits.0, mask.0),
+                _mm256_blendv_epi8(self.1, bits.1, mask.1),
             )
         }
     }
