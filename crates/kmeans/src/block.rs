@@ -36,6 +36,20 @@ pub(crate) enum Values {
     Split(Box<Split>),
 }
 
+/// See [`Block::lines`].
+pub(crate) struct Lines<'a> {
+    all: &'a Columns,
+    n_a_tile: usize,
+}
+
+impl<'a> Lines<'a> {
+    /// Those of a run of tiles.
+    #[inline(always)]
+    pub(crate) fn of(&self, tiles: std::ops::Range<usize>) -> &'a Columns {
+        &self.all[tiles.start * self.n_a_tile..tiles.end * self.n_a_tile]
+    }
+}
+
 /// Where one tile is put together.
 #[derive(Debug, Clone, Default)]
 pub struct TileRoom(pub(crate) Vec<[f32; LANES]>);
@@ -398,16 +412,14 @@ impl Block {
         }
     }
 
-    /// The cache lines that most passes read of a run of tiles; only good for fetching them.
-    #[inline(always)]
-    pub(crate) fn lines(&self, tiles: std::ops::Range<usize>) -> &Columns {
-        match &self.values {
-            Values::Whole(all) => {
-                let columns = all.as_chunks::<LANES>().0;
-                &columns[tiles.start * self.n_features..tiles.end * self.n_features]
-            }
-            Values::Split(split) => bytemuck::cast_slice(split.pairs_of(tiles)),
-        }
+    /// The cache lines that most passes read; only good for fetching them.
+    pub(crate) fn lines(&self) -> Lines<'_> {
+        let all: &Columns = match &self.values {
+            Values::Whole(all) => all.as_chunks::<LANES>().0,
+            Values::Split(split) => bytemuck::cast_slice(split.pairs_of(0..self.tile_norms.len())),
+        };
+        let n_a_tile = all.len() / self.tile_norms.len().max(1);
+        Lines { all, n_a_tile }
     }
 
     /// How the rows lie in memory.

@@ -12,6 +12,7 @@ use super::short_scores::{BestShort, ShortCentroids, score_short};
 use super::shorts::Shorts;
 use super::sums::{Rows, TileRows, join, lanes_of};
 use super::waiting::{Judged, MOST_TILES, N_ROWS_WAITING, N_TILES_WAITING};
+use crate::block::Lines;
 use crate::exact::{self, NearestTwo};
 use crate::split::{ShortRows, Split};
 use crate::{Block, LANES, Partial, TileRoom};
@@ -144,6 +145,8 @@ unsafe fn visit<S: Shorts, const TILES: usize>(
 ) {
     const { assert!(TILES <= MOST_TILES, "places for all that may wait") };
     let short_rows = block.split().map(Split::short_rows);
+    let short_rows = short_rows.as_ref();
+    let lines = block.lines();
     rows.single
         .resize(block.n_features().div_ceil(LANES), [0; LANES]);
     let (groups, rest) = list.as_chunks::<TILES>();
@@ -154,8 +157,10 @@ unsafe fn visit<S: Shorts, const TILES: usize>(
             let ahead = groups.get(group_idx + TILES_AHEAD.div_ceil(TILES));
             // SAFETY: passed on to the caller.
             unsafe {
-                let ahead = fetch_ahead::<S, TILES>(block, ahead);
-                label_group::<S, TILES>(block, group, ahead, shorts, assignment, rows, rooms);
+                let ahead = fetch_ahead::<S, TILES>(&lines, ahead);
+                label_group::<S, TILES>(
+                    block, short_rows, group, ahead, shorts, assignment, rows, rooms,
+                );
             }
         } else {
             most_waiting = [0, 0];
@@ -165,7 +170,16 @@ unsafe fn visit<S: Shorts, const TILES: usize>(
                 for &idx in rest {
                     // SAFETY: passed on to the caller.
                     unsafe {
-                        label_group::<S, 1>(block, &[idx], &[], shorts, assignment, rows, room);
+                        label_group::<S, 1>(
+                            block,
+                            short_rows,
+                            &[idx],
+                            &[],
+                            shorts,
+                            assignment,
+                            rows,
+                            room,
+                        );
                     }
                 }
             }
@@ -174,7 +188,7 @@ unsafe fn visit<S: Shorts, const TILES: usize>(
             // SAFETY: passed on to the caller.
             unsafe { attend::<S::Floats>(block, due, assignment, rows) };
         }
-        if let Some(short_rows) = &short_rows {
+        if let Some(short_rows) = short_rows {
             while let Some(due) = rows.waiting_rows.take_beyond(most_waiting[1]) {
                 // SAFETY: passed on to the caller.
                 unsafe { attend_row::<S::Floats>(short_rows, due, assignment, rows) };
@@ -205,6 +219,7 @@ unsafe fn visit<S: Shorts, const TILES: usize>(
 #[inline(always)]
 unsafe fn label_group<S: Shorts, const TILES: usize>(
     block: &Block,
+    short_rows: Option<&ShortRows<'_>>,
     group: &[usize; TILES],
     ahead: &[[f32; LANES]],
     shorts: Option<&ShortCentroids>,
@@ -216,12 +231,12 @@ unsafe fn label_group<S: Shorts, const TILES: usize>(
     let is_coarse =
         S::PAY && assignment.shorts_pay() && !matches!(assignment.wanted, Wanted::Two(_));
     if is_coarse
-        && let (Some(split), Some(shorts)) = (block.split(), shorts)
-        && let Some(norms) = short_norms(split, group)
+        && let (Some(short_rows), Some(shorts)) = (short_rows, shorts)
+        && let Some(norms) = short_norms(short_rows, group)
     {
         let mut tiles = [&[][..]; TILES];
         for (tile, tile_idx) in tiles.iter_mut().zip(group) {
-            *tile = split.pairs(*tile_idx);
+            *tile = short_rows.pairs(*tile_idx);
         }
         // SAFETY: passed on to the caller.
         let best: BestShort<S, TILES> = unsafe { score_short(&tiles, shorts, ahead) };
@@ -232,7 +247,6 @@ unsafe fn label_group<S: Shorts, const TILES: usize>(
             match (judged, &mut assignment.wanted) {
                 (None, _) => {}
                 (Some(judged), Wanted::Changes(remembering)) if remembering.knows_labels() => {
-                    let short_rows = split.short_rows();
                     remembering.note_certain(
                         &judged,
                         |row_idx| {
@@ -246,7 +260,7 @@ unsafe fn label_group<S: Shorts, const TILES: usize>(
                     );
                 }
                 (Some(judged), _) => {
-                    split.fetch_lower(judged.tile_idx, judged.moved | judged.uncertain);
+                    short_rows.fetch_tile(judged.tile_idx, judged.moved | judged.uncertain);
                     rows.waiting_tiles.put(judged);
                 }
             }
@@ -306,10 +320,13 @@ unsafe fn whole_tile<'a, L: Lanes>(
 
 /// Those of a group of tiles, if all are short enough for their upper bits to be scored.
 #[inline(always)]
-fn short_norms<const TILES: usize>(split: &Split, group: &[usize; TILES]) -> Option<[f32; TILES]> {
+fn short_norms<const TILES: usize>(
+    short_rows: &ShortRows<'_>,
+    group: &[usize; TILES],
+) -> Option<[f32; TILES]> {
     let mut norms = [0.0; TILES];
     for (norm, tile_idx) in norms.iter_mut().zip(group) {
-        *norm = split.short_norm(*tile_idx)?;
+        *norm = short_rows.norm(*tile_idx)?;
     }
     Some(norms)
 }
@@ -318,17 +335,17 @@ fn short_norms<const TILES: usize>(split: &Split, group: &[usize; TILES]) -> Opt
 /// lines, and not three at a time. Scattered ones are fetched at once, since nothing else foresees them.
 #[inline(always)]
 unsafe fn fetch_ahead<'a, S: Shorts, const TILES: usize>(
-    block: &'a Block,
+    lines: &Lines<'a>,
     ahead: Option<&[usize; TILES]>,
 ) -> &'a [[f32; LANES]] {
     let Some(ahead) = ahead else {
         return &[];
     };
     if ahead[TILES - 1] - ahead[0] == TILES - 1 {
-        return block.lines(ahead[0]..ahead[0] + TILES);
+        return lines.of(ahead[0]..ahead[0] + TILES);
     }
     for &tile_idx in ahead {
-        for line in block.lines(tile_idx..tile_idx + 1) {
+        for line in lines.of(tile_idx..tile_idx + 1) {
             // SAFETY: passed on to the caller.
             unsafe { S::Floats::prefetch(line) };
         }
@@ -446,27 +463,32 @@ unsafe fn attend<L: Lanes>(
         }
     }
     let pending = &mut rows.pending;
-    let mut add_all = |partial: &mut Partial| match cut {
-        // SAFETY: passed on to the caller.
-        Some(tile) => unsafe { pending.add_tile::<L>(tile, of_tile, n_rows, &labels, partial) },
-        None => pending.add_rows(of_tile, n_rows, &labels, partial),
-    };
-    match &mut assignment.wanted {
-        Wanted::NearBounds(_) | Wanted::Two(_) => {}
+    let added_to = match &mut assignment.wanted {
+        Wanted::NearBounds(_) | Wanted::Two(_) => None,
         Wanted::Labels(all) => {
             all[first_row..][..n_rows].copy_from_slice(&labels[..n_rows]);
+            None
         }
         Wanted::Partial(partial, all) => {
-            add_all(partial);
             if let Some(all) = all {
                 all[first_row..][..n_rows].copy_from_slice(&labels[..n_rows]);
             }
+            Some(&mut **partial)
         }
         Wanted::Changes(remembering) if adds_all => {
-            add_all(remembering.note_first_labels(tile_idx, n_rows, &labels));
+            Some(remembering.note_first_labels(tile_idx, n_rows, &labels))
         }
         Wanted::Changes(remembering) => {
             remembering.note_labels(tile_idx, moved, of_tile, &labels, pending);
+            None
+        }
+    };
+    match (added_to, cut) {
+        (None, _) => {}
+        (Some(partial), None) => pending.add_rows(of_tile, n_rows, &labels, partial),
+        (Some(partial), Some(tile)) => {
+            // SAFETY: passed on to the caller.
+            unsafe { pending.add_tile::<L>(tile, of_tile, &labels[..n_rows], partial) }
         }
     }
 }

@@ -318,29 +318,25 @@ unsafe fn score_panels<S: Shorts, const TILES: usize, const WIDTH: usize>(
             second_score: [S::splat(i32::MAX); TILES],
         };
         let mask = S::splat(centroids.idx_mask);
-        let panels = centroids.panels.chunks_exact(n_pairs * WIDTH);
-        for ((panel, biases), idxs) in panels.zip(biases).zip(idxs) {
+        let (mut panels, _) = centroids.panels.as_chunks::<WIDTH>();
+        for (biases, idxs) in biases.iter().zip(idxs) {
+            let (panel, others) = panels.split_at(n_pairs);
+            panels = others;
             let mut scores = [[S::splat(0); TILES]; WIDTH];
             for (scores, &bias) in scores.iter_mut().zip(biases) {
                 *scores = [S::splat(bias); TILES];
             }
             let (own, others) = ahead.split_at(centroids.share.min(ahead.len()));
             ahead = others;
-            let (first, rest) = panel.as_chunks::<WIDTH>().0.split_at(own.len());
-            // Slices of one length: then no index is checked.
-            let (mut first_of, mut rest_of) = (tiles, tiles);
-            for tile in 0..TILES {
-                (first_of[tile], rest_of[tile]) = tiles[tile].split_at(first.len());
-                rest_of[tile] = &rest_of[tile][..rest.len()];
+            for line in own.as_flattened() {
+                S::Floats::prefetch(line);
             }
-            for (pair_idx, (lines, values)) in own.iter().zip(first).enumerate() {
-                for line in lines {
-                    S::Floats::prefetch(line);
+            for (pair_idx, (values, pair)) in panel.iter().zip(tiles[0]).enumerate() {
+                let mut pairs = [pair; TILES];
+                for tile in 1..TILES {
+                    pairs[tile] = &tiles[tile][pair_idx];
                 }
-                add_products(&first_of, values, pair_idx, &mut scores);
-            }
-            for (pair_idx, values) in rest.iter().enumerate() {
-                add_products(&rest_of, values, pair_idx, &mut scores);
+                add_products(pairs, values, &mut scores);
             }
             for (scores, &idx) in scores.into_iter().zip(idxs) {
                 let idx = S::splat(idx);
@@ -359,16 +355,15 @@ unsafe fn score_panels<S: Shorts, const TILES: usize, const WIDTH: usize>(
 /// The share of one pair of features in the scores of a panel.
 #[inline(always)]
 unsafe fn add_products<S: Shorts, const TILES: usize, const WIDTH: usize>(
-    tiles: &[&[[i32; LANES]]; TILES],
+    pairs: [&[i32; LANES]; TILES],
     values: &[i32; WIDTH],
-    pair_idx: usize,
     scores: &mut [[S; TILES]; WIDTH],
 ) {
     // SAFETY: passed on to the caller.
     unsafe {
         let mut x = [S::splat(0); TILES];
         for tile in 0..TILES {
-            x[tile] = S::load(&tiles[tile][pair_idx]);
+            x[tile] = S::load(pairs[tile]);
         }
         for member in 0..WIDTH {
             let c = S::splat(values[member]);

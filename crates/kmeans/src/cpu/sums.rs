@@ -261,19 +261,16 @@ impl Pending {
         &mut self,
         tile: CutTile<'_>,
         room: &mut TileRows,
-        n_rows: usize,
-        labels: &[u16; LANES],
+        labels: &[u16],
         partial: &mut Partial,
     ) {
         room.make_room(2 * tile.pairs.len());
-        self.make_room(n_rows as u32, room.n_chunks, partial);
-        for &label in &labels[..n_rows] {
-            partial.counts[usize::from(label)] += 1;
-        }
+        self.make_room(labels.len() as u32, room.n_chunks, partial);
         let adding = Adding {
             tile,
             room,
-            labels: &labels[..n_rows],
+            labels,
+            counts: &mut partial.counts,
             sums: &mut self.sums,
         };
         // SAFETY: passed on to the caller.
@@ -322,13 +319,10 @@ impl Pending {
         partial: &mut Partial,
     ) {
         self.make_room(moves.len() as u32, rows.n_chunks(), partial);
-        for moved in moves {
-            partial.counts[usize::from(moved.from)] -= 1;
-            partial.counts[usize::from(moved.to)] += 1;
-        }
         let moving = Moving {
             rows,
             moves,
+            counts: &mut partial.counts,
             sums: &mut self.sums,
         };
         // SAFETY: passed on to the caller.
@@ -370,6 +364,8 @@ struct Adding<'a> {
     room: &'a mut TileRows,
     /// [n_rows]
     labels: &'a [u16],
+    /// [n_clusters]
+    counts: &'a mut [u64],
     /// [n_clusters x n_chunks]
     sums: &'a mut [[i32; LANES]],
 }
@@ -381,6 +377,9 @@ impl Vectorised for Adding<'_> {
     unsafe fn run<L: Lanes>(self) {
         // SAFETY: passed on to the caller.
         unsafe { self.room.turn_cut::<L>(self.tile) };
+        for &label in self.labels {
+            self.counts[usize::from(label)] += 1;
+        }
         // Of a known number of features the compiler makes registers.
         match self.room.n_chunks {
             1 => self.of_chunks::<1>(),
@@ -412,6 +411,8 @@ impl Adding<'_> {
 struct Moving<'a> {
     rows: &'a ShortRows<'a>,
     moves: &'a [MovedRow],
+    /// [n_clusters]
+    counts: &'a mut [u64],
     /// [n_clusters x n_chunks]
     sums: &'a mut [[i32; LANES]],
 }
@@ -421,6 +422,10 @@ impl Vectorised for Moving<'_> {
 
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
+        for moved in self.moves {
+            self.counts[usize::from(moved.from)] -= 1;
+            self.counts[usize::from(moved.to)] += 1;
+        }
         if let Some(rows) = self.rows.of_chunks::<1>() {
             self.of_chunks(&rows);
         } else if let Some(rows) = self.rows.of_chunks::<2>() {
@@ -535,10 +540,11 @@ pub(super) mod tests {
             // SAFETY: passed on to the caller.
             unsafe {
                 for tile_idx in 0..n_rows.div_ceil(LANES) {
-                    let labels = std::array::from_fn(|lane| from(tile_idx * LANES + lane));
+                    let labels: [u16; LANES] =
+                        std::array::from_fn(|lane| from(tile_idx * LANES + lane));
                     let n_rows = LANES.min(n_rows - tile_idx * LANES);
                     let tile = split.tile(tile_idx);
-                    pending.add_tile::<L>(tile, &mut room, n_rows, &labels, &mut partial);
+                    pending.add_tile::<L>(tile, &mut room, &labels[..n_rows], &mut partial);
                 }
                 for moves in moves.chunks(70) {
                     pending.move_short_rows::<L>(&split.short_rows(), moves, &mut partial);

@@ -288,13 +288,6 @@ impl Split {
         &all[tiles.start * n_pairs..tiles.end * n_pairs]
     }
 
-    /// A number not below the norm of any row of a tile less the origin; `None` when it has rows too long for their upper bits to be scored.
-    #[inline(always)]
-    pub(crate) fn short_norm(&self, tile_idx: usize) -> Option<f32> {
-        let norm = self.norms[tile_idx];
-        self.shape.is_short(norm).then_some(norm)
-    }
-
     /// `out` [n_features] becomes a tile.
     pub(crate) fn read(&self, tile_idx: usize, out: &mut Columns) {
         vectorised(Joining {
@@ -328,19 +321,7 @@ impl Split {
         &all[self.first_lower() + tile_idx * n_lower..][..n_lower]
     }
 
-    /// Fetches the lower bits of the rows of a tile whose bit is set into the nearest cache.
-    #[inline(always)]
-    pub(crate) fn fetch_lower(&self, tile_idx: usize, rows: u32) {
-        let (lower, n_quads) = (self.lower(tile_idx), self.n_quads());
-        if rows.count_ones() > ROWS_FETCHED {
-            return lower.chunks(QUADS_A_LINE).for_each(fetch);
-        }
-        for lane in lanes_of(rows) {
-            fetch_row(&lower[lane * n_quads..][..n_quads]);
-        }
-    }
-
-    /// Rows, as they lie. Only those of tiles that have a [`Split::short_norm`] may be asked for.
+    /// Rows, as they lie. Only those of tiles that have a [`ShortRows::norm`] may be asked for.
     #[inline(always)]
     pub(crate) fn short_rows(&self) -> ShortRows<'_> {
         ShortRows {
@@ -348,6 +329,9 @@ impl Split {
             n_pairs: self.n_pairs(),
             lower: &bytemuck::cast_slice(&self.lines)[self.first_lower()..],
             n_quads: self.n_quads(),
+            norms: &self.norms,
+            // A number of 15 bits and zeros.
+            longest: longest(self.shape.shift) as f32,
             origin: &self.shape.origin,
             shift: self.shape.shift,
         }
@@ -373,6 +357,17 @@ fn fetch_row(row: &[i32]) {
     row.chunks(QUADS_A_LINE).for_each(fetch);
     // It may begin in the middle of a line.
     fetch(&row[row.len() - 1..]);
+}
+
+/// Asks for the lines of the rows whose bit is set of a tile whose lower bits these are, [LANES x n_quads].
+#[inline(always)]
+fn fetch_rows(lower: &[i32], n_quads: usize, rows: u32) {
+    if rows.count_ones() > ROWS_FETCHED {
+        return lower.chunks(QUADS_A_LINE).for_each(fetch);
+    }
+    for lane in lanes_of(rows) {
+        fetch_row(&lower[lane * n_quads..][..n_quads]);
+    }
 }
 
 /// Asks for the line at which some words begin.
@@ -506,7 +501,7 @@ mod tests {
                 let mut expected: Vec<i32> = expected.iter().map(|c| c[lane] as i32).collect();
                 expected.resize(row.as_flattened().len(), 0);
                 assert_eq!(row.as_flattened(), expected);
-                if cut.short_norm(tile_idx).is_some() {
+                if cut.short_rows().norm(tile_idx).is_some() {
                     row.fill([1; LANES]);
                     cut.short_rows().pick(row_idx, &mut row);
                     assert_eq!(row.as_flattened(), expected);
@@ -524,7 +519,8 @@ mod tests {
 
     fn cut_is_short(whole: &Block, tile_idx: usize) -> bool {
         let split = whole.clone().into_split();
-        split.split().unwrap().short_norm(tile_idx).is_some()
+        let split = split.split().unwrap();
+        split.short_rows().norm(tile_idx).is_some()
     }
 
     #[test]
@@ -581,7 +577,9 @@ mod tests {
                 assert_eq!(reordered.tile_norms()[tile_idx], norm);
                 assert_eq!(split.norms[tile_idx], norm_of(tile, split.origin()));
                 for (n_long, block) in n_long.iter_mut().zip([&given, &reordered]) {
-                    let short = block.split().and_then(|split| split.short_norm(tile_idx));
+                    let short = block
+                        .split()
+                        .and_then(|split| split.short_rows().norm(tile_idx));
                     *n_long += usize::from(short.is_none());
                 }
             }

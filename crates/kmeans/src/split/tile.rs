@@ -1,6 +1,6 @@
 //! One tile cut in two, and what of it is put together again.
 
-use super::fetch_row;
+use super::{fetch_row, fetch_rows};
 use crate::LANES;
 
 /// A tile, as it lies.
@@ -106,12 +106,29 @@ pub(crate) struct ShortRows<'a> {
     /// [n_tiles x LANES x n_quads]
     pub(super) lower: &'a [i32],
     pub(super) n_quads: usize,
+    /// [n_tiles], see [`ShortRows::norm`].
+    pub(super) norms: &'a [f32],
+    /// Rows of this norm and less are short.
+    pub(super) longest: f32,
     /// [n_chunks]
     pub(super) origin: &'a [[i32; LANES]],
     pub(super) shift: u32,
 }
 
-impl ShortRows<'_> {
+impl<'a> ShortRows<'a> {
+    /// A number not below the norm of any row of a tile less the origin; `None` when it has rows too long for their upper bits to be scored.
+    #[inline(always)]
+    pub(crate) fn norm(&self, tile_idx: usize) -> Option<f32> {
+        let norm = self.norms[tile_idx];
+        (norm <= self.longest).then_some(norm)
+    }
+
+    /// [n_pairs] upper bits of a tile.
+    #[inline(always)]
+    pub(crate) fn pairs(&self, tile_idx: usize) -> &'a [[i32; LANES]] {
+        &self.pairs[tile_idx * self.n_pairs..][..self.n_pairs]
+    }
+
     /// Sixteens of features in a row.
     #[inline(always)]
     pub(crate) fn n_chunks(&self) -> usize {
@@ -138,11 +155,22 @@ impl ShortRows<'_> {
         fetch_row(&self.lower[row_idx * self.n_quads..][..self.n_quads]);
     }
 
+    /// The same of the rows of a tile whose bit is set.
+    #[inline(always)]
+    pub(crate) fn fetch_tile(&self, tile_idx: usize, rows: u32) {
+        let n_lower = LANES * self.n_quads;
+        fetch_rows(
+            &self.lower[tile_idx * n_lower..][..n_lower],
+            self.n_quads,
+            rows,
+        );
+    }
+
     /// A row: `out` [n_chunks] of sixteen features.
     #[inline(always)]
     pub(crate) fn pick(&self, row_idx: usize, out: &mut [[i32; LANES]]) {
         let tile_idx = row_idx / LANES;
-        let pairs = &self.pairs[tile_idx * self.n_pairs..][..self.n_pairs];
+        let pairs = self.pairs(tile_idx);
         let lower = &self.lower[row_idx * self.n_quads..][..self.n_quads];
         let cut = (self.origin, self.shift);
         pick(pairs, row_idx % LANES, lower, cut, out);

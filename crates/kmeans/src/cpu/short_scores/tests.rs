@@ -26,7 +26,8 @@ fn found<'a>(
     tile_idx: usize,
     shorts: &'a ShortCentroids,
 ) -> Option<FoundShort<'a, PlainShorts<Scalar>>> {
-    let (norm, pairs) = (split.short_norm(tile_idx)?, split.pairs(tile_idx));
+    let short_rows = split.short_rows();
+    let (norm, pairs) = (short_rows.norm(tile_idx)?, short_rows.pairs(tile_idx));
     // SAFETY: `Scalar` needs no more than the processor that the crate is compiled for.
     let best: BestShort<PlainShorts<Scalar>, 1> = unsafe { score_short(&[pairs], shorts, &[]) };
     Some(best.of_tile(0, pairs, shorts, norm))
