@@ -328,15 +328,15 @@ unsafe fn score_panels<S: Shorts, const TILES: usize, const WIDTH: usize>(
             }
             let (own, others) = ahead.split_at(centroids.share.min(ahead.len()));
             ahead = others;
-            for line in own.as_flattened() {
-                S::Floats::prefetch(line);
-            }
-            for (pair_idx, (values, pair)) in panel.iter().zip(tiles[0]).enumerate() {
-                let mut pairs = [pair; TILES];
-                for tile in 1..TILES {
-                    pairs[tile] = &tiles[tile][pair_idx];
+            let mut products = panel.iter().zip(tiles[0]).enumerate();
+            for (lines, (pair_idx, (values, pair))) in own.iter().zip(&mut products) {
+                for line in lines {
+                    S::Floats::prefetch(line);
                 }
-                add_products(pairs, values, &mut scores);
+                add_products(pairs_of(&tiles, pair_idx, pair), values, &mut scores);
+            }
+            for (pair_idx, (values, pair)) in products {
+                add_products(pairs_of(&tiles, pair_idx, pair), values, &mut scores);
             }
             for (scores, &idx) in scores.into_iter().zip(idxs) {
                 let idx = S::splat(idx);
@@ -350,6 +350,20 @@ unsafe fn score_panels<S: Shorts, const TILES: usize, const WIDTH: usize>(
         }
         best
     }
+}
+
+/// A pair of features of all tiles, that of the first tile being `pair`: a group of one needs no index.
+#[inline(always)]
+fn pairs_of<'a, const TILES: usize>(
+    tiles: &[&'a [[i32; LANES]]; TILES],
+    pair_idx: usize,
+    pair: &'a [i32; LANES],
+) -> [&'a [i32; LANES]; TILES] {
+    let mut pairs = [pair; TILES];
+    for tile in 1..TILES {
+        pairs[tile] = &tiles[tile][pair_idx];
+    }
+    pairs
 }
 
 /// The share of one pair of features in the scores of a panel.
